@@ -1,0 +1,34 @@
+import { v5, v7 } from 'uuid'
+import { ThreadbaseError } from './errors.ts'
+
+/** A new time-ordered id (UUID version 7, RFC 9562), so that index pages fill from the right. */
+export function newId(): string {
+  return v7()
+}
+
+/** The id that a name always gets: the same name in the same namespace, the same UUID (version 5). */
+export function idFromName(namespace: string, name: string): string {
+  return v5(name, namespace)
+}
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
+
+export function isUuid(value: unknown): value is string {
+  return typeof value === 'string' && UUID.test(value)
+}
+
+/**
+ * The id in lower case.
+ * @throws invalid_input when it is not a UUID; `field` is named in the message.
+ */
+export function requireUuid(value: unknown, field: string): string {
+  if (!isUuid(value)) {
+    throw new ThreadbaseError('invalid_input', `${field} must be a UUID`, { field, value: preview(value) })
+  }
+  return value.toLowerCase()
+}
+
+function preview(value: unknown): string {
+  const text = String(value)
+  return text.length > 80 ? `${text.slice(0, 80)}…` : text
+}

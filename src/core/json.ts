@@ -1,0 +1,145 @@
+import { hash } from 'node:crypto'
+import { ThreadbaseError } from './errors.ts'
+
+/** Deeper nesting than this is refused: PostgreSQL and every client would overflow their stack somewhere. */
+export const MAX_JSON_DEPTH = 500
+
+// Only a text with one of these can hold a number that a double would change.
+const MAY_LOSE_DIGITS = /\d{16}|\d[eE]|\.\d{16}|-0/
+
+/**
+ * JSON.parse that loses no digit: a number that a double cannot hold (a 64-bit id, 1e400) becomes a
+ * `JSON.rawJSON` object, which `JSON.stringify` writes out again as it was. All others are plain numbers.
+ * @throws SyntaxError as JSON.parse does.
+ */
+export function parseJson(text: string): unknown {
+  if (!MAY_LOSE_DIGITS.test(text)) return JSON.parse(text)
+  return JSON.parse(text, keepExactNumbers)
+}
+
+type ReviverContext = { source?: string }
+type JsonWithRaw = typeof JSON & {
+  rawJSON(text: string): object
+  isRawJSON(value: unknown): value is { rawJSON: string }
+}
+const rawJson = JSON as JsonWithRaw
+
+function keepExactNumbers(_key: string, value: unknown, context?: ReviverContext): unknown {
+  const source = context?.source
+  if (typeof value !== 'number' || source === undefined) return value
+  return isExact(value, source) ? value : rawJson.rawJSON(source)
+}
+
+function isExact(value: number, source: string): boolean {
+  if (Object.is(value, -0)) return false
+  return Number.isFinite(value) && normalizeDecimal(String(value)) === normalizeDecimal(source)
+}
+
+/** Sign, digits and exponent without leading or trailing zeros: equal texts are equal numbers. */
+function normalizeDecimal(text: string): string {
+  const match = /^(-?)(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d+))?$/.exec(text)
+  if (match === null) return text
+  const [, sign, whole = '', fraction = '', exponent = '0'] = match
+  const digits = (whole + fraction).replace(/^0+/, '')
+  const significant = digits.replace(/0+$/, '')
+  if (significant === '') return '0'
+  const scale = Number(exponent) - fraction.length + (digits.length - significant.length)
+  return `${sign}${significant}e${scale}`
+}
+
+/** Keys sorted at every level: equal values, equal texts. A missing value (undefined) is null. */
+export function canonicalJson(value: unknown): string {
+  return writeCanonical(value, 0)
+}
+
+function writeCanonical(value: unknown, depth: number): string {
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? 'null'
+  if (depth > MAX_JSON_DEPTH) throw tooDeep()
+  if (rawJson.isRawJSON(value)) return normalizeDecimal(value.rawJSON)
+  if (typeof (value as { toJSON?: unknown }).toJSON === 'function') {
+    return writeCanonical(JSON.parse(JSON.stringify(value)), depth)
+  }
+  if (Array.isArray(value)) return `[${value.map((item) => writeCanonical(item, depth + 1)).join()}]`
+  const entries = Object.entries(value)
+    .filter(([, item]) => item !== undefined)
+    .sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))
+  return `{${entries.map(([key, item]) => `${JSON.stringify(key)}:${writeCanonical(item, depth + 1)}`).join()}}`
+}
+
+/** The first 16 bytes of the SHA-256 of the canonical JSON, as 32 hex digits: tells equal content from other content. */
+export function digestJson(value: unknown): string {
+  return hash('sha256', canonicalJson(value), 'hex').slice(0, 32)
+}
+
+/**
+ * Text for a `json` column. PostgreSQL keeps such a text byte for byte, so key order, NUL (`\u0000`), lone
+ * surrogates and every digit survive.
+ * @throws invalid_input when the value has no JSON form or is nested deeper than {@link MAX_JSON_DEPTH}.
+ */
+export function encodeJson(value: unknown): string {
+  let text: string | undefined
+  try {
+    text = JSON.stringify(value)
+  } catch (cause) {
+    if (cause instanceof RangeError) throw tooDeep()
+    throw new ThreadbaseError('invalid_input', 'the value cannot be written as JSON', undefined, { cause })
+  }
+  if (text === undefined) throw new ThreadbaseError('invalid_input', 'the value cannot be written as JSON')
+  if (text.length > MAX_JSON_DEPTH) assertDepth(value, 0)
+  return text
+}
+
+function assertDepth(value: unknown, depth: number): void {
+  if (typeof value !== 'object' || value === null) return
+  if (depth > MAX_JSON_DEPTH) throw tooDeep()
+  for (const item of Object.values(value)) assertDepth(item, depth + 1)
+}
+
+function tooDeep(): ThreadbaseError {
+  return new ThreadbaseError('invalid_input', `JSON is nested deeper than ${MAX_JSON_DEPTH} levels`, {
+    limit: MAX_JSON_DEPTH,
+  })
+}
+
+// `jsonb` refuses NUL and lone surrogates. They are written behind U+FFFF, a code point that no text contains
+// by Unicode's own rules, and U+FFFF itself is doubled in the same way.
+const MARK = '\uffff'
+const UNSTORABLE = /[\0\uffff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g
+const MAY_NEED_ENCODING = /\\u0000|\\u[dD][89a-fA-F]|\uffff/
+
+/**
+ * Text for a `jsonb` column: as {@link encodeJson}, with what jsonb cannot hold written in a form that it can.
+ * {@link decodeJsonb} undoes it.
+ */
+export function encodeJsonb(value: unknown): string {
+  const text = encodeJson(value)
+  return MAY_NEED_ENCODING.test(text) ? encodeJson(mapStrings(JSON.parse(text), escapeText)) : text
+}
+
+/** The value of a `jsonb` column's text, as it was given to {@link encodeJsonb}. */
+export function decodeJsonb(text: string): unknown {
+  const value = parseJson(text)
+  return text.includes(MARK) ? mapStrings(value, unescapeText) : value
+}
+
+/** Text as a `text` column can hold it, for what is derived and searched: NUL and lone surrogates become U+FFFD. */
+export function toStorableText(text: string): string {
+  return text.isWellFormed() && !text.includes('\0') ? text : text.toWellFormed().replaceAll('\0', '\ufffd')
+}
+
+function escapeText(text: string): string {
+  return text.replace(UNSTORABLE, (char) => `${MARK}${char.charCodeAt(0).toString(16).padStart(4, '0')}`)
+}
+
+function unescapeText(text: string): string {
+  return text.replace(/\uffff([0-9a-f]{4})/g, (_, code: string) =>
+    String.fromCharCode(Number.parseInt(code, 16)),
+  )
+}
+
+function mapStrings(value: unknown, map: (text: string) => string): unknown {
+  if (typeof value === 'string') return map(value)
+  if (typeof value !== 'object' || value === null || rawJson.isRawJSON(value)) return value
+  if (Array.isArray(value)) return value.map((item) => mapStrings(item, map))
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [map(key), mapStrings(item, map)]))
+}

@@ -1,0 +1,17 @@
+import { ThreadbaseError } from './errors.ts'
+
+/** On whose behalf a call is made. Every row that a service reads or writes belongs to this user. */
+export type Scope = { readonly userId: string }
+
+const MAX_USER_ID = 255
+
+/** The user's id. @throws invalid_input when it is missing, empty, longer than 255 characters or holds NUL. */
+export function userOf(scope: Scope): string {
+  const userId: unknown = (scope as Scope | undefined)?.userId
+  if (typeof userId !== 'string' || userId === '' || userId.length > MAX_USER_ID || userId.includes('\0')) {
+    throw new ThreadbaseError('invalid_input', 'scope.userId must be a text of 1 to 255 characters', {
+      field: 'userId',
+    })
+  }
+  return userId
+}

@@ -1,0 +1,180 @@
+import { hash } from 'node:crypto'
+import {
+  AbortedTransactionError,
+  CompiledQuery as Compiled,
+  type CompiledQuery,
+  type DatabaseConnection,
+  type Dialect,
+  type Driver,
+  PostgresAdapter,
+  PostgresIntrospector,
+  PostgresQueryCompiler,
+  type QueryResult,
+  type TransactionSettings,
+} from 'kysely'
+import type { ClientBase } from 'pg'
+import type { Logger } from '../core/log.ts'
+import { mapDbError } from './errors.ts'
+
+/** One connection as the driver needs it: `broken` once it can serve no more. */
+export type Session = { client: ClientBase; broken: boolean }
+
+/** Where sessions come from: a pool of PostgreSQL connections, or the one of the embedded store. */
+export type SessionSource = {
+  /** @throws unavailable when none can be had. */
+  acquire(): Promise<Session>
+  release(session: Session): void
+  close(): Promise<void>
+  /** Whether all callers share one session, so that a transaction must keep the others waiting. */
+  readonly shared: boolean
+}
+
+export type DriverOptions = {
+  /** Send statements by name, so that the server plans them once per connection. Off behind a transaction pooler. */
+  preparedStatements: boolean
+  log: Logger
+  slowQueryMs: number
+}
+
+const MAX_PREPARED = 500
+
+/** The name in a statement's first comment (`/* messages.list *\/`), else its first word. */
+export function queryName(text: string): string {
+  return /^.{0,20}\/\* ([\w.-]+) \*\//s.exec(text)?.[1] ?? /^\s*\w+/.exec(text)?.[0].trim() ?? 'query'
+}
+
+/** Lets one transaction at a time own the shared session; other callers' statements wait for its end. */
+class Gate {
+  #owner: object | undefined
+  #freed: Promise<void> = Promise.resolve()
+  #free: () => void = () => {}
+
+  async pass(caller: object): Promise<void> {
+    while (this.#owner !== undefined && this.#owner !== caller) await this.#freed
+  }
+
+  async enter(caller: object): Promise<void> {
+    await this.pass(caller)
+    this.#owner = caller
+    this.#freed = new Promise((resolve) => {
+      this.#free = resolve
+    })
+  }
+
+  leave(caller: object): void {
+    if (this.#owner !== caller) return
+    this.#owner = undefined
+    this.#free()
+  }
+}
+
+type Runner = (session: Session, query: CompiledQuery) => Promise<QueryResult<unknown>>
+
+class Connection implements DatabaseConnection {
+  readonly session: Session
+  readonly #run: Runner
+  readonly #gate: Gate | undefined
+
+  constructor(session: Session, run: Runner, gate: Gate | undefined) {
+    this.session = session
+    this.#run = run
+    this.#gate = gate
+  }
+
+  async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
+    if (this.#gate !== undefined) await this.#gate.pass(this)
+    return (await this.#run(this.session, query)) as QueryResult<R>
+  }
+
+  // Results are read page by page with keysets: a cursor would hold the embedded store's only connection.
+  // biome-ignore lint/correctness/useYield: the interface asks for a generator
+  async *streamQuery<R>(): AsyncIterableIterator<QueryResult<R>> {
+    throw new Error('streaming a query is not supported: page by keyset')
+  }
+}
+
+/** Kysely over `pg` sessions: named statements, slow-query log, errors in our own terms. */
+export function createDialect(source: SessionSource, options: DriverOptions): Dialect {
+  return {
+    createAdapter: () => new PostgresAdapter(),
+    createDriver: () => createDriver(source, options),
+    createIntrospector: (db) => new PostgresIntrospector(db),
+    createQueryCompiler: () => new PostgresQueryCompiler(),
+  }
+}
+
+function createDriver(source: SessionSource, options: DriverOptions): Driver {
+  const run = createRunner(options)
+  const gate = source.shared ? new Gate() : undefined
+  const command = (connection: DatabaseConnection, text: string) =>
+    connection.executeQuery<{ command?: string }>(Compiled.raw(text))
+  return {
+    init: async () => {},
+    acquireConnection: async () => new Connection(await source.acquire(), run, gate),
+    releaseConnection: async (connection) => {
+      gate?.leave(connection)
+      source.release((connection as Connection).session)
+    },
+    beginTransaction: async (connection, settings: TransactionSettings) => {
+      await gate?.enter(connection)
+      const mode = [
+        settings.isolationLevel && `isolation level ${settings.isolationLevel}`,
+        settings.accessMode && settings.accessMode,
+      ].filter(Boolean)
+      await command(connection, mode.length > 0 ? `start transaction ${mode.join(', ')}` : 'begin')
+    },
+    commitTransaction: async (connection) => {
+      // PostgreSQL answers COMMIT of a failed transaction with ROLLBACK
+      const result = await command(connection, 'commit')
+      if (result.rows[0]?.command === 'ROLLBACK') throw new AbortedTransactionError()
+    },
+    rollbackTransaction: async (connection) => {
+      try {
+        await command(connection, 'rollback')
+      } catch (error) {
+        ;(connection as Connection).session.broken = true
+        throw error
+      }
+    },
+    destroy: () => source.close(),
+  }
+}
+
+function createRunner(options: DriverOptions): Runner {
+  const names = new Map<string, string>()
+  const statementName = (text: string): string | undefined => {
+    const known = names.get(text)
+    if (known !== undefined || names.size >= MAX_PREPARED) return known
+    const name = `tb_${hash('sha256', text, 'hex').slice(0, 24)}`
+    names.set(text, name)
+    return name
+  }
+  return async (session, query) => {
+    const started = performance.now()
+    // statements without parameters are commands and migrations, which may be several in one text
+    const name =
+      options.preparedStatements && query.parameters.length > 0 ? statementName(query.sql) : undefined
+    try {
+      const result = await session.client.query({
+        name,
+        text: query.sql,
+        values: query.parameters as unknown[],
+      })
+      return toResult(result)
+    } catch (error) {
+      throw mapDbError(error, session.broken)
+    } finally {
+      const ms = performance.now() - started
+      if (ms > options.slowQueryMs)
+        options.log.warn({ query: queryName(query.sql), ms: Math.round(ms) }, 'slow query')
+    }
+  }
+}
+
+type RawResult = { command: string; rowCount: number | null; rows: unknown[] }
+
+function toResult(result: RawResult): QueryResult<unknown> {
+  const { command, rowCount, rows } = Array.isArray(result) ? (result.at(-1) as RawResult) : result
+  if (command === 'ROLLBACK' || command === 'COMMIT') return { rows: [{ command }] }
+  return { numAffectedRows: BigInt(rowCount ?? 0), rows }
+}

@@ -1,0 +1,58 @@
+import { ThreadbaseError } from '../core/errors.ts'
+
+type WithCode = { code?: unknown; message?: unknown }
+
+const SQLSTATE = /^[0-9A-Z]{5}$/
+const UNAVAILABLE = /^(08|53|57P0|57014|25P03|40001|40P01)/
+const NOT_MIGRATED = new Set(['42P01', '3F000', '42883', '42703'])
+const CHECK_VIOLATION = '23514'
+const NETWORK = /^E[A-Z]{4,}$/
+
+/** The SQLSTATE of a server's error (Appendix A of the PostgreSQL manual), or undefined for any other error. */
+export function sqlState(error: unknown): string | undefined {
+  const code = (error as WithCode | undefined)?.code
+  return typeof code === 'string' && SQLSTATE.test(code) && !NETWORK.test(code) ? code : undefined
+}
+
+export function isSqlState(error: unknown, ...codes: string[]): boolean {
+  const cause = error instanceof ThreadbaseError ? error.cause : error
+  const state = sqlState(cause)
+  return state !== undefined && codes.includes(state)
+}
+
+/** True when the server, not the request, is the reason: what a retry or another moment can cure. */
+export function isConnectionLoss(error: unknown): boolean {
+  const state = sqlState(error)
+  if (state !== undefined) return UNAVAILABLE.test(state)
+  const code = (error as WithCode | undefined)?.code
+  return typeof code === 'string' && NETWORK.test(code)
+}
+
+/**
+ * A driver's error as the caller should see it. An error that says nothing to a caller (a constraint that the
+ * repository handles, a bug) is returned as it is.
+ * @param connectionLost the connection that raised it is gone, whatever the error says
+ */
+export function mapDbError(error: unknown, connectionLost: boolean): unknown {
+  if (error instanceof ThreadbaseError) return error
+  const state = sqlState(error)
+  if (isConnectionLoss(error) || (connectionLost && state === undefined)) {
+    return new ThreadbaseError('unavailable', 'the database is not reachable at the moment', undefined, {
+      cause: error,
+    })
+  }
+  if (state === undefined) return error
+  if (NOT_MIGRATED.has(state)) {
+    return new ThreadbaseError(
+      'unavailable',
+      'the database lacks a table or function that this version needs: run `threadbase db upgrade`',
+      undefined,
+      { cause: error },
+    )
+  }
+  if (state.startsWith('22') || state.startsWith('54') || state === CHECK_VIOLATION) {
+    const message = `the database refused a value: ${String((error as WithCode).message)}`
+    return new ThreadbaseError('invalid_input', message, undefined, { cause: error })
+  }
+  return error
+}

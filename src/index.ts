@@ -1,0 +1,30 @@
+import { openThreadbase as open, type Threadbase, type ThreadbaseOptions } from './threadbase.ts'
+
+/**
+ * Opens Threadbase from the environment (see docs/configuration.md); options come before it.
+ * @throws invalid_input for a bad setting; unavailable when the database does not answer; conflict when another
+ *   process has the embedded store open
+ */
+export function openThreadbase(options: ThreadbaseOptions = {}): Promise<Threadbase> {
+  return open({ env: process.env, ...options })
+}
+
+export type { Config, ConfigDefaults, ConfigPatch, ConfigSource, NewConfig } from './configs/schema.ts'
+export type { ConfigService } from './configs/service.ts'
+export { ERROR_CODES, type ErrorCode, isThreadbaseError, ThreadbaseError } from './core/errors.ts'
+export type { Logger } from './core/log.ts'
+export type { Page } from './core/pages.ts'
+export type { Scope } from './core/scope.ts'
+export type { Database } from './db/database.ts'
+export type { Message, MessagePatch, MessageQuery, NewMessage, Role } from './messages/schema.ts'
+export type { Appended, MessageService } from './messages/service.ts'
+export type { Threadbase, ThreadbaseOptions } from './threadbase.ts'
+export type {
+  ForkOptions,
+  NewThread,
+  Thread,
+  ThreadKind,
+  ThreadPatch,
+  ThreadQuery,
+} from './threads/schema.ts'
+export type { ThreadService } from './threads/service.ts'

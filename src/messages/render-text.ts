@@ -1,0 +1,24 @@
+import { toStorableText } from '../core/json.ts'
+
+/**
+ * The text that a person would read in a message's content, as LangChain, OpenAI and Anthropic write it: a string,
+ * or blocks with `text`, tool results with nested content, refusals. Images, audio, tool calls and reasoning have
+ * none. Blocks are separated by a line break.
+ */
+export function renderText(content: unknown): string {
+  return toStorableText(render(content))
+}
+
+function render(content: unknown): string {
+  if (typeof content === 'string') return content
+  if (Array.isArray(content)) return content.map(render).filter(Boolean).join('\n')
+  if (typeof content !== 'object' || content === null) return ''
+  const block = content as Record<string, unknown>
+  if (block.type === 'thinking' || block.type === 'reasoning') return ''
+  const { text, refusal, content: inner, parts } = block
+  if (typeof text === 'string') return text
+  // OpenAI's assistants nest it: { type: 'text', text: { value } }
+  if (typeof text === 'object' && text !== null) return render((text as { value?: unknown }).value)
+  if (typeof refusal === 'string') return refusal
+  return render(inner ?? parts)
+}

@@ -1,0 +1,174 @@
+import type { Kysely } from 'kysely'
+import { Type } from 'typebox'
+import { ThreadbaseError } from '../core/errors.ts'
+import { requireUuid } from '../core/ids.ts'
+import { decodeCursor, encodeCursor, type Page, toPage } from '../core/pages.ts'
+import { type Scope, userOf } from '../core/scope.ts'
+import { parseInput } from '../core/validate.ts'
+import type { Schema } from '../db/schema.ts'
+import { threadNotFound } from '../threads/service.ts'
+import { createAppendQueue } from './append-queue.ts'
+import { messageConflict, type Prepared, prepareCall, toStored } from './prepare.ts'
+import * as repo from './repo.ts'
+import { MAX_APPEND, type Message, MessagePatch, MessageQuery, NewMessage } from './schema.ts'
+
+export type MessageService = ReturnType<typeof createMessageService>
+
+export type Appended = { message: Message /** False when it was stored before. */; created: boolean }
+
+const CURSOR = 'messages'
+const NewMessages = Type.Array(NewMessage, { maxItems: MAX_APPEND })
+
+/**
+ * Messages of a thread, in the order of `seq`. Every function takes the scope and the thread's id first; a thread of
+ * another user is `not_found`, like one that does not exist.
+ *
+ * @param options.lanes how many append statements may be under way at the same time
+ */
+export function createMessageService(db: Kysely<Schema>, options: { lanes: number }) {
+  const enqueue = createAppendQueue((rows) => repo.appendRows(db, rows), options.lanes)
+
+  /** As {@link append}, and for each message whether this call stored it. */
+  async function appendOrFind(scope: Scope, threadId: string, input: NewMessage[]): Promise<Appended[]> {
+    const userId = userOf(scope)
+    const thread = requireUuid(threadId, 'thread id')
+    const messages = parseInput(
+      NewMessages,
+      Array.isArray(input) ? input.map(withTextDate) : input,
+      'messages',
+    ) as NewMessage[]
+    if (messages.length === 0) throw new ThreadbaseError('invalid_input', 'there is no message to append')
+    const { prepared, places } = prepareCall(userId, thread, messages)
+    const outcomes = await enqueue({ userId, threadId: thread, rows: prepared.map(({ row }) => row) })
+    const stored = toAppended(prepared, outcomes)
+    const seen = new Set<number>()
+    return places.map((place) => {
+      const { message, created } = stored[place] as Appended
+      const repeated = seen.has(place)
+      seen.add(place)
+      return { message, created: created && !repeated }
+    })
+  }
+
+  return {
+    appendOrFind,
+
+    /**
+     * Appends 1 to 1,000 messages, all or none, and answers with them as stored, in the order given. A known
+     * `messageId` with equal role, content and tool fields is the stored message and changes nothing.
+     * @throws not_found without such a thread; conflict for a known `messageId` with other content; invalid_input for
+     *   a `parentId` that is no message of the thread
+     */
+    async append(scope: Scope, threadId: string, input: NewMessage[]): Promise<Message[]> {
+      return (await appendOrFind(scope, threadId, input)).map(({ message }) => message)
+    },
+
+    /**
+     * Messages by `seq`: 50 a page, 200 at most, forwards or backwards; with `leaf` only the path from the root to
+     * that message. @throws not_found without such a thread or leaf
+     */
+    async list(scope: Scope, threadId: string, input: MessageQuery = {}): Promise<Page<Message>> {
+      const userId = userOf(scope)
+      const thread = requireUuid(threadId, 'thread id')
+      const query = parseInput(MessageQuery, input, 'query') as MessageQuery
+      const range = readRange(query)
+      const more = { ...range, limit: range.limit + 1 }
+      const rows =
+        query.leaf === undefined
+          ? await repo.listMessages(db, userId, thread, more)
+          : await repo.listPath(db, userId, thread, query.leaf, more)
+      if (rows === undefined) throw threadNotFound(threadId)
+      if (query.leaf !== undefined && rows.length === 0) await requireMessage(userId, thread, query.leaf)
+      return toPage(rows, range.limit, (last) => encodeCursor(CURSOR, [range.order, last.seq]))
+    },
+
+    /** Undefined when the thread has no such message. */
+    async findMessage(scope: Scope, threadId: string, id: string): Promise<Message | undefined> {
+      return repo.findMessage(
+        db,
+        userOf(scope),
+        requireUuid(threadId, 'thread id'),
+        requireUuid(id, 'message id'),
+      )
+    },
+
+    /** @throws not_found */
+    async getMessage(scope: Scope, threadId: string, id: string): Promise<Message> {
+      return requireMessage(userOf(scope), requireUuid(threadId, 'thread id'), requireUuid(id, 'message id'))
+    },
+
+    /** Merges meta (a field that is null is removed); the rest of a message never changes. @throws not_found */
+    async update(scope: Scope, threadId: string, id: string, input: MessagePatch): Promise<Message> {
+      const thread = requireUuid(threadId, 'thread id')
+      const uuid = requireUuid(id, 'message id')
+      const { meta } = parseInput(MessagePatch, input, 'patch')
+      const message = await repo.patchMeta(db, userOf(scope), thread, uuid, meta)
+      if (message === undefined) throw messageNotFound(id)
+      return message
+    },
+
+    /**
+     * Removes a message; those that followed it follow its parent now. Its seq is not used again.
+     * False when there was none, which is no error.
+     */
+    async delete(scope: Scope, threadId: string, id: string): Promise<boolean> {
+      const userId = userOf(scope)
+      const thread = requireUuid(threadId, 'thread id')
+      const uuid = requireUuid(id, 'message id')
+      return db.transaction().execute(async (tx) => {
+        if (!(await repo.lockThread(tx, userId, thread))) return false
+        return repo.deleteMessage(tx, userId, thread, uuid)
+      })
+    },
+  }
+
+  async function requireMessage(userId: string, thread: string, id: string): Promise<Message> {
+    const message = await repo.findMessage(db, userId, thread, id)
+    if (message === undefined) throw messageNotFound(id)
+    return message
+  }
+}
+
+function messageNotFound(id: string): ThreadbaseError {
+  return new ThreadbaseError('not_found', `message ${id} does not exist in this thread`, { messageId: id })
+}
+
+function withTextDate(message: NewMessage): NewMessage {
+  return message?.createdAt instanceof Date && !Number.isNaN(message.createdAt.getTime())
+    ? { ...message, createdAt: message.createdAt.toISOString() }
+    : message
+}
+
+function readRange(query: MessageQuery): repo.MessageRange {
+  const range = {
+    before: query.before,
+    after: query.after,
+    order: query.order ?? (query.before !== undefined && query.after === undefined ? 'desc' : 'asc'),
+    limit: query.limit ?? 50,
+  } as const
+  if (query.cursor === undefined) return range
+  const [order, seq] = decodeCursor(CURSOR, ['string', 'number'], query.cursor)
+  if (order === 'asc') return { ...range, order, after: Math.max(seq, range.after ?? 0) }
+  return { ...range, order: 'desc', before: Math.min(seq, range.before ?? seq) }
+}
+
+function toAppended(prepared: Prepared[], outcomes: repo.AppendOutcome[]): Appended[] {
+  const refused = outcomes.findIndex(
+    ({ status }) => status !== 'new' && status !== 'known' && status !== 'refused',
+  )
+  if (refused >= 0) throw refusal(prepared[refused] as Prepared, outcomes[refused] as repo.AppendOutcome)
+  return prepared.map((item, i) => {
+    const outcome = outcomes[i] as repo.AppendOutcome
+    const { id, seq, parent_id: parentId, meta, created_at: createdAt } = outcome
+    const message = toStored(item, { id, seq, parentId, meta, createdAt })
+    return { message, created: outcome.status === 'new' }
+  })
+}
+
+function refusal({ row }: Prepared, { status }: repo.AppendOutcome): ThreadbaseError {
+  if (status === 'no_thread') return threadNotFound(row.threadId)
+  if (status === 'conflict') return messageConflict(String(row.messageId))
+  return new ThreadbaseError('invalid_input', `parent_id ${row.parentKey} is no message of this thread`, {
+    field: 'parent_id',
+  })
+}

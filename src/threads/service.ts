@@ -1,0 +1,142 @@
+import { ThreadbaseError } from '../core/errors.ts'
+import { newId, requireUuid } from '../core/ids.ts'
+import { digestJson } from '../core/json.ts'
+import { decodeCursor, encodeCursor, type Page, toPage } from '../core/pages.ts'
+import { type Scope, userOf } from '../core/scope.ts'
+import { parseInput } from '../core/validate.ts'
+import type { Db } from '../db/schema.ts'
+import * as repo from './repo.ts'
+import { ForkOptions, NewThread, type Thread, ThreadPatch, ThreadQuery } from './schema.ts'
+
+export type ThreadService = ReturnType<typeof createThreadService>
+
+const CURSOR = 'threads'
+
+/**
+ * Threads of a user. Every function takes the scope first; a thread of another user is `not_found`, like one that
+ * does not exist.
+ */
+export function createThreadService(db: Db) {
+  const found = (thread: Thread | undefined, id: string): Thread => {
+    if (thread === undefined) throw threadNotFound(id)
+    return thread
+  }
+
+  /** The thread, and whether this call made it. See {@link create}. */
+  async function createOrFind(
+    scope: Scope,
+    input: NewThread = {},
+  ): Promise<{ thread: Thread; created: boolean }> {
+    const userId = userOf(scope)
+    const body = parseInput(NewThread, input, 'thread') as NewThread
+    const id = body.id?.toLowerCase() ?? newId()
+    const { id: _, ...rest } = body
+    const digest = body.id === undefined ? null : digestJson(rest)
+    const made = await repo.insertThread(db, userId, { ...rest, id }, digest)
+    if (made !== undefined) return { thread: made, created: true }
+    const [thread, known] = await Promise.all([
+      repo.findThread(db, userId, id),
+      repo.findThreadDigest(db, userId, id),
+    ])
+    if (thread === undefined)
+      throw new ThreadbaseError('conflict', `thread ${id} was deleted at the same moment`, { threadId: id })
+    if (known !== digest) {
+      throw new ThreadbaseError('conflict', `thread ${id} exists and was made from another body`, {
+        threadId: id,
+      })
+    }
+    return { thread, created: false }
+  }
+
+  /** Undefined when the user has no such thread. @throws invalid_input for an id that is not a UUID. */
+  async function findThread(scope: Scope, id: string): Promise<Thread | undefined> {
+    return repo.findThread(db, userOf(scope), requireUuid(id, 'thread id'))
+  }
+
+  async function mark(
+    scope: Scope,
+    id: string,
+    name: 'archived_at' | 'ended_at',
+    on: boolean,
+  ): Promise<Thread> {
+    const uuid = requireUuid(id, 'thread id')
+    return found(await repo.markThread(db, userOf(scope), uuid, name, on), id)
+  }
+
+  return {
+    createOrFind,
+    findThread,
+
+    /**
+     * Makes a thread. With an id of your own the call can be repeated: the same id with the same body is the same
+     * thread, as it is now.
+     * @throws conflict when the id exists and was made from another body
+     */
+    async create(scope: Scope, input: NewThread = {}): Promise<Thread> {
+      return (await createOrFind(scope, input)).thread
+    },
+
+    /** @throws not_found */
+    async getThread(scope: Scope, id: string): Promise<Thread> {
+      return found(await findThread(scope, id), id)
+    },
+
+    /** Newest update first, archived ones left out unless asked for. Pages by keyset: 50 a page, 100 at most. */
+    async list(scope: Scope, input: ThreadQuery = {}): Promise<Page<Thread>> {
+      const query = parseInput(ThreadQuery, input, 'query') as ThreadQuery
+      const limit = query.limit ?? 50
+      const after = query.cursor === undefined ? undefined : readCursor(query.cursor)
+      const rows = await repo.listThreads(db, userOf(scope), { ...query, limit: limit + 1, after })
+      return toPage(rows, limit, (last) => encodeCursor(CURSOR, [last.updatedAt.getTime(), last.id]))
+    },
+
+    /** Sets the title, merges meta (a field that is null is removed). @throws not_found */
+    async update(scope: Scope, id: string, input: ThreadPatch): Promise<Thread> {
+      const uuid = requireUuid(id, 'thread id')
+      const patch = parseInput(ThreadPatch, input, 'patch')
+      return found(await repo.updateThread(db, userOf(scope), uuid, patch), id)
+    },
+
+    /** Hides the thread from lists; nothing is lost. Again: no change. @throws not_found */
+    archive: (scope: Scope, id: string) => mark(scope, id, 'archived_at', true),
+
+    /** @throws not_found */
+    unarchive: (scope: Scope, id: string) => mark(scope, id, 'archived_at', false),
+
+    /** Notes when the session ended. Appends stay possible, so that a late answer is not lost. @throws not_found */
+    end: (scope: Scope, id: string) => mark(scope, id, 'ended_at', true),
+
+    /** Removes the thread and everything in it. False when there was none, which is no error. */
+    async delete(scope: Scope, id: string): Promise<boolean> {
+      return repo.deleteThread(db, userOf(scope), requireUuid(id, 'thread id'))
+    },
+
+    /**
+     * A new thread with the messages up to seq `at` (all by default) and the same configuration, copied inside the
+     * database. @throws not_found; invalid_input when the thread has not reached `at`
+     */
+    async fork(scope: Scope, id: string, input: ForkOptions = {}): Promise<Thread> {
+      const uuid = requireUuid(id, 'thread id')
+      const { at } = parseInput(ForkOptions, input, 'fork')
+      const fork = await repo.forkThread(db, userOf(scope), uuid, newId(), at)
+      if (fork !== undefined) return fork
+      const { lastSeq } = found(await repo.findThread(db, userOf(scope), uuid), id)
+      throw new ThreadbaseError('invalid_input', `at is ${at}, but the thread's last seq is ${lastSeq}`, {
+        at,
+        lastSeq,
+      })
+    },
+  }
+}
+
+export function threadNotFound(id: string): ThreadbaseError {
+  return new ThreadbaseError('not_found', `thread ${id} does not exist`, { threadId: id })
+}
+
+function readCursor(cursor: string): repo.ThreadKey {
+  const [time, id] = decodeCursor(CURSOR, ['number', 'string'], cursor)
+  const updatedAt = new Date(time)
+  if (Number.isNaN(updatedAt.getTime()))
+    throw new ThreadbaseError('invalid_input', 'cursor is not valid', { field: 'cursor' })
+  return { updatedAt, id: requireUuid(id, 'cursor') }
+}
