@@ -1,0 +1,49 @@
+import { randomBytes } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import pg from 'pg'
+import type { TestProject } from 'vitest/node'
+import { makeTemplate } from '../scripts/make-template.ts'
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    /** The prepared database that embedded stores of the tests start from. */
+    templateFile: string
+    /** A database of this run's own; null when there is no PostgreSQL. */
+    postgresUrl: string | null
+  }
+}
+
+const TEMPLATE = fileURLToPath(new URL('../node_modules/.cache/threadbase/template.tar.gz', import.meta.url))
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  if (!existsSync(TEMPLATE)) await makeTemplate(TEMPLATE)
+  project.provide('templateFile', TEMPLATE)
+  const adminUrl = process.env.THREADBASE_TEST_POSTGRES
+  if (adminUrl === undefined || adminUrl === '') {
+    if (process.env.THREADBASE_TEST_REQUIRE === 'all') {
+      throw new Error('THREADBASE_TEST_REQUIRE=all, but THREADBASE_TEST_POSTGRES names no PostgreSQL')
+    }
+    console.warn(
+      '\n*** PostgreSQL suites are SKIPPED: set THREADBASE_TEST_POSTGRES=postgres://… (scripts/test-services.sh starts one) ***\n',
+    )
+    project.provide('postgresUrl', null)
+    return async () => {}
+  }
+  const name = `threadbase_test_${randomBytes(6).toString('hex')}`
+  await runAsAdmin(adminUrl, `create database ${name}`)
+  const url = new URL(adminUrl)
+  url.pathname = `/${name}`
+  project.provide('postgresUrl', url.href)
+  return () => runAsAdmin(adminUrl, `drop database if exists ${name} with (force)`)
+}
+
+async function runAsAdmin(url: string, statement: string): Promise<void> {
+  const client = new pg.Client({ connectionString: url })
+  await client.connect()
+  try {
+    await client.query(statement)
+  } finally {
+    await client.end()
+  }
+}

@@ -1,0 +1,109 @@
+import { randomBytes } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { sql } from 'kysely'
+import { inject } from 'vitest'
+import type { ConfigDefaults } from '../src/configs/schema.ts'
+import type { Logger } from '../src/core/log.ts'
+import type { CommonOptions, Database } from '../src/db/database.ts'
+import { upgrade } from '../src/db/migrate.ts'
+import { loadMigrations, type Migration } from '../src/db/migrations.ts'
+import { openPglite } from '../src/db/pglite.ts'
+import { openPostgres, type PostgresOptions } from '../src/db/postgres.ts'
+import { createThreadbase, type Threadbase } from '../src/threadbase.ts'
+
+export type LogRecord = { level: keyof Logger; facts: Record<string, unknown>; message: string }
+
+export type TestDatabase = {
+  database: Database
+  tb: Threadbase
+  /** Everything that was logged so far. */
+  logged: LogRecord[]
+  /** Directory of the embedded store; undefined on PostgreSQL. */
+  dataDir: string | undefined
+  /** Closes the database and removes what it held. */
+  close(): Promise<void>
+}
+
+export type OpenOptions = Partial<Omit<CommonOptions, 'log'>> &
+  Partial<Omit<PostgresOptions, 'log'>> & {
+    /** What to apply. Default: all that there are; an empty list leaves the database empty. */
+    migrations?: Migration[]
+    defaults?: Partial<ConfigDefaults>
+  }
+
+export type Engine = {
+  name: 'pglite' | 'postgres'
+  available: boolean
+  open(options?: OpenOptions): Promise<TestDatabase>
+}
+
+export const NO_DEFAULTS: ConfigDefaults = {
+  model: null,
+  temperature: null,
+  systemPrompt: null,
+  contextWindow: null,
+}
+
+/** The prepared archive that embedded stores start from, for tests and child processes that open their own. */
+export const templateFile = inject('templateFile')
+/** The database of this run on PostgreSQL; null when there is none. */
+export const postgresUrl = inject('postgresUrl')
+
+/**
+ * Both engines. Open one store per test file and share it: an embedded one takes about a second.
+ * `for (const engine of engines) describe.skipIf(!engine.available)(engine.name, () => …)`
+ */
+export const engines: Engine[] = [
+  { name: 'pglite', available: true, open: openTestPglite },
+  { name: 'postgres', available: postgresUrl !== null, open: openTestPostgres },
+]
+
+/** A log that keeps what it is given. */
+export function recordingLog(): { log: Logger; logged: LogRecord[] } {
+  const logged: LogRecord[] = []
+  const at = (level: keyof Logger) => (facts: object, message: string) =>
+    void logged.push({ level, facts: facts as Record<string, unknown>, message })
+  return { log: { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') }, logged }
+}
+
+export function makeTempDir(): Promise<string> {
+  return mkdtemp(join(tmpdir(), 'threadbase-test-'))
+}
+
+/** A name that no other test file uses. */
+export function newSchemaName(): string {
+  return `tb_${randomBytes(6).toString('hex')}`
+}
+
+async function openTestPglite(options: OpenOptions = {}): Promise<TestDatabase> {
+  const dataDir = await makeTempDir()
+  const { log, logged } = recordingLog()
+  const database = await openPglite({ ...options, log, dataDir, templateFile })
+  const tb = await migrated(database, options)
+  const close = async () => {
+    await tb.close()
+    await rm(dataDir, { recursive: true, force: true })
+  }
+  return { database, tb, logged, dataDir, close }
+}
+
+async function openTestPostgres(options: OpenOptions = {}): Promise<TestDatabase> {
+  if (postgresUrl === null) throw new Error('there is no PostgreSQL for tests')
+  const schema = options.schema ?? newSchemaName()
+  const { log, logged } = recordingLog()
+  const database = await openPostgres({ url: postgresUrl, ...options, schema, log })
+  const tb = await migrated(database, options)
+  const close = async () => {
+    await sql`drop schema if exists ${sql.id(schema)} cascade`.execute(database.db)
+    await tb.close()
+  }
+  return { database, tb, logged, dataDir: undefined, close }
+}
+
+async function migrated(database: Database, { migrations, defaults }: OpenOptions): Promise<Threadbase> {
+  const wanted = migrations ?? (await loadMigrations())
+  if (wanted.length > 0) await upgrade(database, wanted)
+  return createThreadbase(database, { defaults: { ...NO_DEFAULTS, ...defaults } })
+}
