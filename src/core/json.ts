@@ -4,17 +4,21 @@ import { ThreadbaseError } from './errors.ts'
 /** Deeper nesting than this is refused: PostgreSQL and every client would overflow their stack somewhere. */
 export const MAX_JSON_DEPTH = 500
 
-// Only a text with one of these can hold a number that a double would change.
-const MAY_LOSE_DIGITS = /\d{16}|\d[eE]|\.\d{16}|-0/
+// Only a text with one of these can hold a number that a double would change: any 15 digits fit, dot or no dot.
+const MAY_LOSE_DIGITS = /\d[\d.]{15}|\d[eE]|-0/
 
 /**
  * JSON.parse that loses no digit: a number that a double cannot hold (a 64-bit id, 1e400) becomes a
  * `JSON.rawJSON` object, which `JSON.stringify` writes out again as it was. All others are plain numbers.
- * @throws SyntaxError as JSON.parse does.
+ * @throws SyntaxError as JSON.parse does; invalid_input when the text is nested so deep that the stack overflows.
  */
 export function parseJson(text: string): unknown {
   if (!MAY_LOSE_DIGITS.test(text)) return JSON.parse(text)
-  return JSON.parse(text, keepExactNumbers)
+  try {
+    return JSON.parse(text, keepExactNumbers)
+  } catch (error) {
+    throw error instanceof RangeError ? tooDeep() : error
+  }
 }
 
 type ReviverContext = { source?: string }
@@ -55,7 +59,7 @@ export function canonicalJson(value: unknown): string {
 function writeCanonical(value: unknown, depth: number): string {
   if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? 'null'
   if (depth > MAX_JSON_DEPTH) throw tooDeep()
-  if (rawJson.isRawJSON(value)) return normalizeDecimal(value.rawJSON)
+  if (rawJson.isRawJSON(value)) return writeRaw(value.rawJSON)
   if (typeof (value as { toJSON?: unknown }).toJSON === 'function') {
     return writeCanonical(JSON.parse(JSON.stringify(value)), depth)
   }
@@ -64,6 +68,12 @@ function writeCanonical(value: unknown, depth: number): string {
     .filter(([, item]) => item !== undefined)
     .sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))
   return `{${entries.map(([key, item]) => `${JSON.stringify(key)}:${writeCanonical(item, depth + 1)}`).join()}}`
+}
+
+/** A caller's raw text of a number that a double holds is that number. */
+function writeRaw(text: string): string {
+  const value = parseJson(text)
+  return rawJson.isRawJSON(value) ? normalizeDecimal(value.rawJSON) : JSON.stringify(value)
 }
 
 /** The first 16 bytes of the SHA-256 of the canonical JSON, as 32 hex digits: tells equal content from other content. */
@@ -113,7 +123,7 @@ const MAY_NEED_ENCODING = /\\u0000|\\u[dD][89a-fA-F]|\uffff/
  */
 export function encodeJsonb(value: unknown): string {
   const text = encodeJson(value)
-  return MAY_NEED_ENCODING.test(text) ? encodeJson(mapStrings(JSON.parse(text), escapeText)) : text
+  return MAY_NEED_ENCODING.test(text) ? encodeJson(mapStrings(parseJson(text), escapeText)) : text
 }
 
 /** The value of a `jsonb` column's text, as it was given to {@link encodeJsonb}. */
