@@ -43,8 +43,11 @@ export type Threadbase = AsyncDisposable & {
  *   process has the embedded store open
  */
 export async function openThreadbase(options: ThreadbaseOptions = {}): Promise<Threadbase> {
-  const config = toConfig(options)
-  const log = options.log ?? silentLog
+  return openConfigured(toConfig(options), options.log ?? silentLog)
+}
+
+/** As {@link openThreadbase}, from a configuration that is parsed already. */
+export async function openConfigured(config: Config, log: Logger): Promise<Threadbase> {
   const database = await openDatabase(config, log)
   try {
     const migrations = await loadMigrations()

@@ -1,8 +1,19 @@
 import { type TSchema, type TSchemaOptions, Type } from 'typebox'
 
-/** Text that a `text` column can hold as it is: no NUL, no lone surrogate. `maxLength` in code points. */
+const STORABLE = '^[^\\u0000\\ud800-\\udfff]*$'
+const UUID = '^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$'
+const INSTANT = '^\\d{4}-\\d\\d-\\d\\d[Tt ]\\d\\d:\\d\\d:\\d\\d(\\.\\d{1,9})?([Zz]|[+-]\\d\\d:\\d\\d)$'
+
+/** What a pattern asks for, in words: a regular expression is no error message. */
+export const PATTERN_MEANINGS: ReadonlyMap<string, string> = new Map([
+  [STORABLE, 'must not hold NUL or half of a surrogate pair'],
+  [UUID, 'must be a UUID'],
+  [INSTANT, 'must be an RFC 3339 time such as 2026-01-31T12:00:00Z'],
+])
+
+/** Text that a `text` column can hold as it is: no NUL, no lone surrogate. `maxLength` in characters. */
 export const Text = (maxLength: number, options: TSchemaOptions = {}) =>
-  Type.String({ maxLength, pattern: '^[^\\u0000\\ud800-\\udfff]*$', ...options })
+  Type.String({ maxLength, pattern: STORABLE, ...options })
 
 export const Nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()])
 
@@ -14,18 +25,10 @@ export const JsonObject = (options: TSchemaOptions = {}) =>
 export const AnyJson = (options: TSchemaOptions = {}) => Type.Unknown(options)
 
 export const Uuid = (options: TSchemaOptions = {}) =>
-  Type.String({
-    pattern: '^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$',
-    examples: ['0192f0c1-2f6b-7cc0-8d2e-5f0a6d2f4b11'],
-    ...options,
-  })
+  Type.String({ pattern: UUID, examples: ['0192f0c1-2f6b-7cc0-8d2e-5f0a6d2f4b11'], ...options })
 
-/** An RFC 3339 instant such as 2026-01-31T12:00:00Z; kept to the millisecond. */
-export const Timestamp = (options: TSchemaOptions = {}) =>
-  Type.String({
-    pattern: '^\\d{4}-\\d\\d-\\d\\d[Tt ]\\d\\d:\\d\\d:\\d\\d(\\.\\d{1,9})?([Zz]|[+-]\\d\\d:\\d\\d)$',
-    ...options,
-  })
+/** An instant, kept to the millisecond. */
+export const Timestamp = (options: TSchemaOptions = {}) => Type.String({ pattern: INSTANT, ...options })
 
 /** Objects refuse fields they do not know: a misspelt field is an error, not a loss. */
 export const closed = { additionalProperties: false } as const

@@ -1,7 +1,7 @@
 import { CompiledQuery, type Kysely, sql, type Transaction } from 'kysely'
 import { ThreadbaseError } from '../core/errors.ts'
 import type { Database } from './database.ts'
-import { inSchema, type Migration, quoteIdentifier } from './migrations.ts'
+import { findMigration, inSchema, type Migration, quoteIdentifier } from './migrations.ts'
 import type { Schema } from './schema.ts'
 
 export type AppliedRevision = { revision: string; name: string; checksum: string; appliedAt: Date }
@@ -71,7 +71,7 @@ export async function downgrade(
   const steps: MigrationStep[] = []
   for (const { revision } of applied.toReversed()) {
     if (stays !== undefined && revision <= stays) break
-    const step = await stepDown(database, find(migrations, revision))
+    const step = await stepDown(database, findMigration(migrations, revision))
     if (step === undefined) continue
     steps.push(step)
     onStep(step)
@@ -120,7 +120,7 @@ function resolveUp(migrations: Migration[], current: string | undefined, target:
   refuseNewer(migrations, current)
   if (target === 'head') return migrations.at(-1)?.revision
   const relative = /^\+(\d+)$/.exec(target)?.[1]
-  if (relative === undefined) return find(migrations, target).revision
+  if (relative === undefined) return findMigration(migrations, target).revision
   const pending = migrations.filter(({ revision }) => current === undefined || revision > current)
   const chosen = pending[Number(relative) - 1]
   if (chosen === undefined) {
@@ -141,7 +141,7 @@ function resolveDown(
     throw new ThreadbaseError('invalid_input', 'the database has no migration to take back')
   if (target === 'base') return undefined
   const relative = /^-(\d+)$/.exec(target)?.[1]
-  if (relative === undefined) return find(migrations, target).revision
+  if (relative === undefined) return findMigration(migrations, target).revision
   const count = Number(relative)
   if (count < 1 || count > applied.length) {
     throw new ThreadbaseError(
@@ -150,17 +150,6 @@ function resolveDown(
     )
   }
   return applied[applied.length - count - 1]?.revision
-}
-
-/** The migration with this revision, given whole or by any beginning that is unique, or by its name. */
-export function find(migrations: Migration[], revision: string): Migration {
-  const exact = migrations.find((m) => m.revision === revision || m.name === revision)
-  const found = exact === undefined ? migrations.filter((m) => m.revision.startsWith(revision)) : [exact]
-  if (found.length === 1 && found[0] !== undefined) return found[0]
-  const known = migrations.map((m) => m.revision).join(', ')
-  throw new ThreadbaseError('not_found', `revision ${revision} is not known (there are: ${known})`, {
-    revision,
-  })
 }
 
 async function prepare({ db, schema }: Database): Promise<void> {

@@ -59,6 +59,20 @@ async function loadMigration(directory: string, file: string): Promise<Migration
   }
 }
 
+/** The migration with this revision, given with or without leading zeros, by its name, or as `head`. @throws not_found */
+export function findMigration(migrations: Migration[], revision: string): Migration {
+  const number = /^\d+$/.test(revision) ? Number(revision) : undefined
+  const found =
+    revision === 'head'
+      ? migrations.at(-1)
+      : migrations.find((m) => m.name === revision || Number(m.revision) === number)
+  if (found !== undefined) return found
+  const known = migrations.map((m) => m.revision).join(', ')
+  throw new ThreadbaseError('not_found', `revision ${revision} is not known (there are: ${known})`, {
+    revision,
+  })
+}
+
 /** The SQL of a part with the schema's name filled in. */
 export function inSchema(text: string, schema: string): string {
   return text.replaceAll(':"schema"', quoteIdentifier(schema))

@@ -2,8 +2,8 @@
  * The embedded PostgreSQL in a thread of its own. It speaks the wire protocol over the thread's message port:
  * bytes come in, bytes go out, and nothing listens on a socket that another process could reach.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { closeSync, existsSync, fsyncSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { parentPort, workerData } from 'node:worker_threads'
 import { PGlite } from '@electric-sql/pglite'
 import { createFrameReader } from './wire-frames.ts'
@@ -12,28 +12,39 @@ export type WorkerData = { directory: string; templateFile: string | undefined }
 export type WorkerMessage = { ready: true } | { failed: string } | Uint8Array
 
 const START_PARAMS = [...PGlite.defaultStartParams, '-c', 'shared_buffers=16MB']
-const NEW_PREFIX = '.new-'
 
-/** A directory is complete or absent: it is made beside its place and moved there. */
-async function prepare({ directory, templateFile }: WorkerData): Promise<void> {
-  const parent = dirname(directory)
-  mkdirSync(parent, { recursive: true, mode: 0o700 })
-  for (const name of readdirSync(parent)) {
-    if (name.startsWith(NEW_PREFIX)) rmSync(join(parent, name), { recursive: true, force: true })
-  }
-  if (existsSync(directory)) return
-  const fresh = join(parent, `${NEW_PREFIX}${process.pid}`)
+/**
+ * Opens the directory, making it when it is not there. While it is being made a mark lies beside it; a directory
+ * with its mark was left half made by a process that died, and is made again. Moving a finished one into place
+ * would be as safe, but the engine would have to start twice.
+ */
+async function openDirectory({ directory, templateFile }: WorkerData): Promise<PGlite> {
+  const mark = `${directory}.unfinished`
+  if (existsSync(mark)) rmSync(directory, { recursive: true, force: true })
+  else if (existsSync(directory)) return PGlite.create({ dataDir: directory, startParams: START_PARAMS })
+  writeFileSync(mark, '')
+  syncDirectory(dirname(directory))
   const template = templateFile === undefined ? undefined : new Blob([readFileSync(templateFile)])
-  const db = await PGlite.create({ dataDir: fresh, loadDataDir: template, startParams: START_PARAMS })
-  await db.close()
-  renameSync(fresh, directory)
+  const db = await PGlite.create({ dataDir: directory, loadDataDir: template, startParams: START_PARAMS })
+  rmSync(mark)
+  syncDirectory(dirname(directory))
+  return db
+}
+
+/** So that a power cut cannot bring the mark back beside a directory that has rows by then. */
+function syncDirectory(path: string): void {
+  const handle = openSync(path, 'r')
+  try {
+    fsyncSync(handle)
+  } finally {
+    closeSync(handle)
+  }
 }
 
 async function serve(data: WorkerData): Promise<void> {
   const port = parentPort
   if (port === null) throw new Error('pglite-worker runs as a worker thread only')
-  await prepare(data)
-  const db = await PGlite.create({ dataDir: data.directory, startParams: START_PARAMS })
+  const db = await openDirectory(data)
   const waiting: Uint8Array[] = []
   let working = false
   const work = async () => {

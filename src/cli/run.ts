@@ -1,0 +1,82 @@
+import { Command, CommanderError } from 'commander'
+import { type Config, parseConfig } from '../config.ts'
+import { EXIT_CODE, isThreadbaseError } from '../core/errors.ts'
+import { openConfigured } from '../threadbase.ts'
+import { VERSION } from '../version.ts'
+import type { CliContext } from './context.ts'
+import { dbCommand } from './db.ts'
+import { createLog } from './log.ts'
+import { serveCommand } from './serve.ts'
+
+export type CliStreams = Pick<CliContext, 'env' | 'stdin' | 'stdout' | 'stderr'>
+
+const ENVIRONMENT = `
+Threadbase is configured by environment variables, above all:
+  DATABASE_URL   postgres://… ; without it the embedded store in DATA_DIR is used
+  DATA_DIR       directory of the embedded store (default .threadbase)
+  HOST, PORT     where to listen (default 127.0.0.1, 4100)
+All of them: docs/configuration.md
+
+Exit codes: 0 done, 1 failed or differences found, 2 bad input, 3 not found, 5 conflict, 7 unavailable.`
+
+/** Runs one command line. @returns the exit code; every failure has been told on standard error */
+export async function runCli(args: string[], streams: CliStreams): Promise<number> {
+  let exitCode = 0
+  const program = new Command('threadbase')
+  const config = () => configOf(program, streams.env)
+  const cli: CliContext = {
+    ...streams,
+    config,
+    open: () => openConfigured(config(), createLog(config().logLevel, streams.stderr)),
+    setExitCode: (code) => {
+      exitCode = code
+    },
+  }
+  program
+    .description(
+      'The data plane for LLM agents and chat applications: threads and messages in PostgreSQL or an embedded store.',
+    )
+    .version(VERSION, '-V, --version', 'print the version')
+    .helpOption('-h, --help', 'print help for a command')
+    .option('--data-dir <dir>', 'directory of the embedded store; comes before DATABASE_URL and DATA_DIR')
+    .addHelpText('after', ENVIRONMENT)
+    .configureOutput({
+      writeOut: (text) => void streams.stdout.write(text),
+      writeErr: (text) => void streams.stderr.write(text),
+    })
+    .showSuggestionAfterError()
+    .addCommand(serveCommand(cli))
+    .addCommand(dbCommand(cli))
+  inherit(program)
+  try {
+    await program.parseAsync(args, { from: 'user' })
+    return exitCode
+  } catch (error) {
+    return explain(error, streams.stderr)
+  }
+}
+
+/** Subcommands made elsewhere do not get these from their parent. */
+function inherit(command: Command): void {
+  for (const child of command.commands) {
+    child.copyInheritedSettings(command)
+    inherit(child)
+  }
+  command.exitOverride()
+}
+
+function configOf(program: Command, env: CliContext['env']): Config {
+  const { dataDir } = program.opts<{ dataDir?: string }>()
+  return parseConfig(dataDir === undefined ? env : { ...env, DATABASE_URL: undefined, DATA_DIR: dataDir })
+}
+
+function explain(error: unknown, stderr: CliContext['stderr']): number {
+  // commander has printed its own message; asking for help is no failure
+  if (error instanceof CommanderError) return error.exitCode === 0 || error.code === 'commander.help' ? 0 : 2
+  if (isThreadbaseError(error)) {
+    stderr.write(`threadbase: ${error.message}\n`)
+    return EXIT_CODE[error.code]
+  }
+  stderr.write(`threadbase: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
+  return 1
+}

@@ -1,0 +1,55 @@
+import { Command } from 'commander'
+import { ThreadbaseError } from '../core/errors.ts'
+import { startServer } from '../server.ts'
+import { VERSION } from '../version.ts'
+import type { CliContext } from './context.ts'
+import { createLog } from './log.ts'
+
+/** `threadbase serve`: runs until SIGTERM or SIGINT; a second signal ends it at once. */
+export function serveCommand(cli: CliContext): Command {
+  return new Command('serve')
+    .description('serve the HTTP API (default http://127.0.0.1:4100), migrating the database first')
+    .option('--host <address>', 'address to listen on; comes before HOST')
+    .option('--port <number>', 'port to listen on, 0 for a free one; comes before PORT')
+    .action(async (options: { host?: string; port?: string }) => {
+      const config = { ...cli.config() }
+      if (options.host !== undefined) config.host = options.host
+      if (options.port !== undefined) config.port = parsePort(options.port)
+      const log = createLog(config.logLevel, cli.stderr)
+      const server = await startServer(config, log)
+      cli.stdout.write(banner(server.url, server.threadbase.database.description))
+      log.info({ authMode: config.authMode, url: server.url }, 'listening')
+      const signal = await nextSignal()
+      log.info({ signal }, 'shutting down; again to end at once')
+      process.once(signal, () => process.exit(1))
+      await server.close()
+    })
+}
+
+function parsePort(text: string): number {
+  const port = Number(text)
+  if (!/^\d+$/.test(text) || port > 65_535) {
+    throw new ThreadbaseError('invalid_input', '--port must be a number from 0 to 65535')
+  }
+  return port
+}
+
+function banner(url: string, store: string): string {
+  return `Threadbase ${VERSION} is listening on ${url}
+
+  store   ${store}
+  bytes   none: this version keeps no files yet
+  cache   none: this version has nothing to cache yet
+  users   single-user mode: everything belongs to user local
+  docs    ${url}/docs  (OpenAPI: ${url}/openapi.json)
+
+Try it:
+  curl -s ${url}/api/threads -H 'content-type: application/json' -d '{"title": "Hello"}'
+`
+}
+
+function nextSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve(signal))
+  })
+}

@@ -1,0 +1,42 @@
+import { type TObject, type TSchema, Type } from 'typebox'
+import { camelKeys, snakeKeys, snakeSchema } from './case.ts'
+import { Uuid } from './fields.ts'
+import type { Page } from './pages.ts'
+
+/** The path of one thing. */
+export const IdPath = (description: string) => Type.Object({ id: Uuid({ description }) })
+
+export const Instant = (description?: string) => Type.String({ format: 'date-time', description })
+
+/** A page of a list as HTTP gives it. */
+export const PageOf = (item: TSchema) =>
+  Type.Object({ items: Type.Array(item), next_cursor: Type.Union([Type.String(), Type.Null()]) })
+
+/** Query parameters and bodies: the library's schema with snake_case names. */
+export const asHttp = (schema: TObject) => snakeSchema(schema)
+
+/** A validated body or query in the library's spelling. The route's schema has checked its shape. */
+export function fromHttp<T>(value: unknown): T {
+  return camelKeys((value ?? {}) as object) as T
+}
+
+/** A page with the items' keys in snake_case; `next_cursor` is null on the last page. */
+export function pageToHttp<T extends object>({ items, nextCursor }: Page<T>) {
+  return { items: items.map((item) => snakeKeys(item)), next_cursor: nextCursor ?? null }
+}
+
+type RouteSchema = {
+  tags: string[]
+  summary: string
+  description?: string
+  params?: TSchema
+  querystring?: TSchema
+  body?: TSchema
+  response: Record<number, TSchema>
+}
+
+/** A route's schema with the errors that every route can answer with. */
+export function routeSchema(schema: RouteSchema) {
+  const errors = { description: 'An error; `error.code` says which.', $ref: 'Error#' }
+  return { ...schema, response: { ...schema.response, '4xx': errors, '5xx': errors } }
+}

@@ -1,0 +1,42 @@
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { ThreadbaseError } from '../core/errors.ts'
+import type { Scope } from '../core/scope.ts'
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** On whose behalf the request is made; set before any route sees it. */
+    scope: Scope
+  }
+}
+
+/** The user that everything belongs to in single-user mode. */
+export const LOCAL_USER = 'local'
+
+const LOOPBACK_HOST = /^(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?$/i
+
+export function isLoopbackAddress(host: string): boolean {
+  return host === '::1' || LOOPBACK_HOST.test(host)
+}
+
+/**
+ * Single-user mode: whoever reaches the loopback address is user `local`. A browser reaches it too, on behalf of any
+ * page: a request that names another host (DNS rebinding) or comes from another origin is refused.
+ */
+export function registerSingleUser(app: FastifyInstance): void {
+  const scope: Scope = Object.freeze({ userId: LOCAL_USER })
+  app.decorateRequest('scope')
+  app.addHook('onRequest', async (request) => {
+    refuseForeignPages(request)
+    request.scope = scope
+  })
+}
+
+function refuseForeignPages({ headers }: FastifyRequest): void {
+  if (headers.host !== undefined && !LOOPBACK_HOST.test(headers.host)) {
+    throw new ThreadbaseError('forbidden', 'single-user mode answers to localhost only')
+  }
+  const { origin } = headers
+  if (origin !== undefined && !(URL.canParse(origin) && LOOPBACK_HOST.test(new URL(origin).host))) {
+    throw new ThreadbaseError('forbidden', 'single-user mode does not answer to pages of other origins')
+  }
+}

@@ -1,0 +1,40 @@
+import type { FastifyInstance } from 'fastify'
+import { Type } from 'typebox'
+import { routeSchema } from '../core/http-shapes.ts'
+import type { Database } from '../db/database.ts'
+import { VERSION } from '../version.ts'
+
+const Health = Type.Object({ status: Type.Literal('ok'), version: Type.String(), uptime_s: Type.Integer() })
+
+const Ready = Type.Object({
+  status: Type.Literal('ready'),
+  store: Type.Enum(['postgres', 'pglite']),
+  revision: Type.String({ description: 'Of the schema.' }),
+})
+
+/** @param revision the schema's revision, when all migrations are there; else it throws `unavailable` */
+export function healthRoutes(
+  app: FastifyInstance,
+  database: Database,
+  revision: () => Promise<string>,
+): void {
+  app.get(
+    '/health',
+    { schema: routeSchema({ tags: ['service'], summary: 'Is the process up', response: { 200: Health } }) },
+    () => ({ status: 'ok', version: VERSION, uptime_s: Math.floor(process.uptime()) }),
+  )
+  app.get(
+    '/ready',
+    {
+      schema: routeSchema({
+        tags: ['service'],
+        summary: 'Is the database reachable and migrated',
+        response: { 200: Ready },
+      }),
+    },
+    async () => {
+      await database.ping()
+      return { status: 'ready', store: database.engine, revision: await revision() }
+    },
+  )
+}

@@ -1,0 +1,73 @@
+import type { AddressInfo } from 'node:net'
+import type { FastifyBaseLogger } from 'fastify'
+import type { Config } from './config.ts'
+import { ThreadbaseError } from './core/errors.ts'
+import { requireMigrated } from './db/migrate.ts'
+import { loadMigrations } from './db/migrations.ts'
+import { buildApp } from './http/app.ts'
+import { isLoopbackAddress } from './http/auth.ts'
+import { openConfigured, type Threadbase } from './threadbase.ts'
+
+export type RunningServer = {
+  /** Where it listens, such as http://127.0.0.1:4100. */
+  url: string
+  threadbase: Threadbase
+  /** Takes no new requests, lets those in flight finish for at most `shutdownTimeoutS`, then closes the database. */
+  close(): Promise<void>
+}
+
+/**
+ * Opens the database, migrates it if so configured, and listens.
+ * @throws invalid_input for an address that single-user mode does not listen on; conflict when the port is taken
+ */
+export async function startServer(config: Config, log: FastifyBaseLogger): Promise<RunningServer> {
+  if (!isLoopbackAddress(config.host)) {
+    throw new ThreadbaseError(
+      'invalid_input',
+      `HOST is ${config.host}, but single-user mode has no sign-in and listens on loopback only (127.0.0.1, ::1 or localhost)`,
+      { variable: 'HOST' },
+    )
+  }
+  const threadbase = await openConfigured(config, log)
+  try {
+    const migrations = await loadMigrations()
+    const revision = async () => {
+      await requireMigrated(threadbase.database, migrations)
+      return migrations.at(-1)?.revision ?? 'none'
+    }
+    const app = await buildApp({ ...threadbase, revision }, { bodyLimitBytes: config.bodyLimitBytes, log })
+    await listen(app, config)
+    const close = async () => {
+      await withTimeout(app.close(), config.shutdownTimeoutS * 1_000, () => app.server.closeAllConnections())
+      await threadbase.close()
+    }
+    return { url: urlOf(app.server.address() as AddressInfo), threadbase, close }
+  } catch (error) {
+    await threadbase.close()
+    throw error
+  }
+}
+
+async function listen(app: Awaited<ReturnType<typeof buildApp>>, { host, port }: Config): Promise<void> {
+  try {
+    await app.listen({ host, port })
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    if (code !== 'EADDRINUSE' && code !== 'EACCES') throw cause
+    const reason = code === 'EACCES' ? 'is not allowed' : 'is in use: stop what listens there or set PORT'
+    throw new ThreadbaseError('conflict', `port ${port} on ${host} ${reason}`, { port }, { cause })
+  }
+}
+
+async function withTimeout(work: Promise<unknown>, ms: number, onLate: () => void): Promise<void> {
+  const timer = setTimeout(onLate, ms)
+  try {
+    await work
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+function urlOf({ address, family, port }: AddressInfo): string {
+  return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`
+}
