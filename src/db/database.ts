@@ -1,4 +1,5 @@
 import { Kysely, sql } from 'kysely'
+import { ThreadbaseError } from '../core/errors.ts'
 import type { Logger } from '../core/log.ts'
 import { createDialect, type DriverOptions, type SessionSource } from './driver.ts'
 import type { Schema } from './schema.ts'
@@ -19,6 +20,7 @@ export type Database = {
   stats(): PoolStats
   /** @throws unavailable when the database does not answer. */
   ping(): Promise<void>
+  /** Lets running statements finish; later ones are `unavailable`. Again: no change. */
   close(): Promise<void>
 }
 
@@ -38,7 +40,15 @@ export function createDatabase(
   options: CommonOptions & Pick<DriverOptions, 'preparedStatements'>,
 ): Database {
   const schema = options.schema ?? DEFAULT_SCHEMA
-  const dialect = createDialect(source, {
+  let closing: Promise<void> | undefined
+  const open: SessionSource = {
+    ...source,
+    acquire: async () => {
+      if (closing !== undefined) throw new ThreadbaseError('unavailable', 'the database is closed')
+      return source.acquire()
+    },
+  }
+  const dialect = createDialect(open, {
     log: options.log,
     preparedStatements: options.preparedStatements,
     slowQueryMs: options.slowQueryMs ?? 1_000,
@@ -51,6 +61,10 @@ export function createDatabase(
     ping: async () => {
       await sql`/* ping */ select 1`.execute(db)
     },
-    close: () => db.destroy(),
+    // not through Kysely, which then answers late callers with an error of its own
+    close: () => {
+      closing ??= source.close()
+      return closing
+    },
   }
 }

@@ -43,20 +43,23 @@ export function queryName(text: string): string {
   return /^.{0,20}\/\* ([\w.-]+) \*\//s.exec(text)?.[1] ?? /^\s*\w+/.exec(text)?.[0].trim() ?? 'query'
 }
 
-/** Lets one transaction at a time own the shared session; other callers' statements wait for its end. */
+/**
+ * Lets one transaction at a time own the shared session; other callers' statements wait for its end. Who waits looks
+ * again after every wake-up and acts in the same turn: an `await` in between would let two through together.
+ */
 class Gate {
   #owner: object | undefined
-  #freed: Promise<void> = Promise.resolve()
   #free: () => void = () => {}
+  freed: Promise<void> = Promise.resolve()
 
-  async pass(caller: object): Promise<void> {
-    while (this.#owner !== undefined && this.#owner !== caller) await this.#freed
+  blocks(caller: object): boolean {
+    return this.#owner !== undefined && this.#owner !== caller
   }
 
   async enter(caller: object): Promise<void> {
-    await this.pass(caller)
+    while (this.blocks(caller)) await this.freed
     this.#owner = caller
-    this.#freed = new Promise((resolve) => {
+    this.freed = new Promise((resolve) => {
       this.#free = resolve
     })
   }
@@ -82,7 +85,7 @@ class Connection implements DatabaseConnection {
   }
 
   async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
-    if (this.#gate !== undefined) await this.#gate.pass(this)
+    while (this.#gate?.blocks(this)) await this.#gate.freed
     return (await this.#run(this.session, query)) as QueryResult<R>
   }
 
