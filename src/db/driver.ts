@@ -14,7 +14,7 @@ import {
 } from 'kysely'
 import type { ClientBase } from 'pg'
 import type { Logger } from '../core/log.ts'
-import { mapDbError } from './errors.ts'
+import { endsSession, mapDbError } from './errors.ts'
 
 /** One connection as the driver needs it: `broken` once it can serve no more. */
 export type Session = { client: ClientBase; broken: boolean }
@@ -165,6 +165,7 @@ function createRunner(options: DriverOptions): Runner {
       })
       return toResult(result)
     } catch (error) {
+      if (endsSession(error)) session.broken = true
       throw mapDbError(error, session.broken)
     } finally {
       const ms = performance.now() - started

@@ -28,6 +28,12 @@ export function isConnectionLoss(error: unknown): boolean {
   return typeof code === 'string' && NETWORK.test(code)
 }
 
+/** True when the server closes the connection with this error, though the driver may not have noticed yet. */
+export function endsSession(error: unknown): boolean {
+  const severity = (error as { severity?: unknown } | undefined)?.severity
+  return severity === 'FATAL' || severity === 'PANIC'
+}
+
 /**
  * A driver's error as the caller should see it. An error that says nothing to a caller (a constraint that the
  * repository handles, a bug) is returned as it is.

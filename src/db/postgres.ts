@@ -30,7 +30,7 @@ const PING_TIMEOUT_MS = 2_000
 
 /**
  * Opens a PostgreSQL database (15 to 18) and waits until it answers.
- * @throws unavailable when it does not within `startTimeoutS`; invalid_input when it refuses the credentials.
+ * @throws unavailable when it does not within `startTimeoutS`, and at once when it refuses the credentials.
  */
 export async function openPostgres(options: PostgresOptions): Promise<Database> {
   const poolSize = options.poolSize ?? 5
@@ -136,7 +136,7 @@ async function connectWithBackoff(source: SessionSource, limitMs: number, log: L
       return
     } catch (error) {
       const cause = error instanceof ThreadbaseError ? error.cause : error
-      if (!isConnectionLoss(cause) && sqlState(cause) !== undefined) throw refused(cause)
+      if (isRefusal(cause)) throw refused(cause)
       const pause = Math.min(5_000, 100 * 2 ** attempt) * (0.5 + Math.random() / 2)
       if (Date.now() + pause > deadline) throw gaveUp(attempt, cause)
       log.warn({ attempt, retryInMs: Math.round(pause) }, 'the database does not answer yet')
@@ -145,10 +145,21 @@ async function connectWithBackoff(source: SessionSource, limitMs: number, log: L
   }
 }
 
+// What the driver says without a code when the URL cannot be right: no password though the server asks for one, or
+// sslmode on a server without TLS. Trying again would only hide it.
+const NEVER_WORKS = /^SASL: |does not support SSL/
+
+function isRefusal(cause: unknown): boolean {
+  if (sqlState(cause) !== undefined) return !isConnectionLoss(cause)
+  return cause instanceof Error && NEVER_WORKS.test(cause.message)
+}
+
 function refused(cause: unknown): ThreadbaseError {
   const state = sqlState(cause)
   const reason =
-    state === '3D000' ? 'has no such database' : 'refused the connection: check user, password and rights'
+    state === '3D000'
+      ? 'has no such database'
+      : 'refused the connection: check user, password, rights and sslmode'
   return new ThreadbaseError(
     'unavailable',
     `the database server of DATABASE_URL ${reason}`,

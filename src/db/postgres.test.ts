@@ -1,0 +1,209 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { sql } from 'kysely'
+import pg from 'pg'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { engines, postgresUrl, recordingLog, type TestDatabase } from '../../test/harness.ts'
+import { type Cluster, clusterAvailable, freePort, makeCluster } from '../../test/postgres-cluster.ts'
+import type { Database } from './database.ts'
+import { openPostgres } from './postgres.ts'
+
+const postgres = engines.find(({ name }) => name === 'postgres')
+
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await condition())) await delay(20)
+}
+
+const nap = ({ db }: Database, seconds: number) =>
+  sql`/* nap */ select pg_sleep(${seconds}::float8)`.execute(db)
+
+describe.skipIf(postgresUrl === null)('the pool', () => {
+  let admin: pg.Client
+  beforeAll(async () => {
+    admin = new pg.Client({ connectionString: postgresUrl as string })
+    await admin.connect()
+  })
+  afterAll(() => admin?.end())
+  const open = (options: object = {}): Promise<TestDatabase> => {
+    if (postgres === undefined) throw new Error('no postgres')
+    return postgres.open({ migrations: [], ...options })
+  }
+  /** The server's processes of this pool: those that wait in or last ran a statement with this mark. */
+  const backend = async ({ db }: Database) =>
+    (await sql<{ pid: number }>`select pg_backend_pid() as pid`.execute(db)).rows[0]?.pid as number
+
+  test('opens 15 connections at most, serves 40 callers, and goes back to 5', async () => {
+    const { database, close } = await open({ idleTimeoutS: 1 })
+    let most = 0
+    const watch = setInterval(() => {
+      most = Math.max(most, database.stats().open)
+    }, 5)
+    await Promise.all(Array.from({ length: 40 }, () => nap(database, 0.1)))
+    clearInterval(watch)
+    expect(most).toBe(15)
+    expect(database.stats().waiting).toBe(0)
+    await until(() => database.stats().open <= 5)
+    await delay(300)
+    expect(database.stats().open).toBe(5)
+    await close()
+  })
+
+  test('a caller that gets no connection in time is told that the database is unavailable', async () => {
+    const { database, close } = await open({ poolSize: 1, maxOverflow: 0, acquireTimeoutS: 0.2 })
+    const long = nap(database, 1)
+    await expect(nap(database, 0)).rejects.toMatchObject({ code: 'unavailable' })
+    await long
+    await nap(database, 0)
+    await close()
+  })
+
+  test('a connection that died while idle is not noticed by the next caller', async () => {
+    const { database, close } = await open({ poolSize: 1, maxOverflow: 0 })
+    for (let i = 0; i < 3; i++) {
+      await admin.query('select pg_terminate_backend($1)', [await backend(database)])
+      await until(() => database.stats().open === 0)
+      await nap(database, 0)
+    }
+    await close()
+  })
+
+  test('a connection that dies in use fails its own statement only', async () => {
+    const { database, close } = await open({ poolSize: 1, maxOverflow: 0 })
+    const pid = await backend(database)
+    const victim = nap(database, 30)
+    const next = nap(database, 0)
+    const expectation = expect(victim).rejects.toMatchObject({ code: 'unavailable' })
+    await delay(50)
+    await admin.query('select pg_terminate_backend($1)', [pid])
+    await expectation
+    await next
+    await nap(database, 0)
+    await close()
+  })
+
+  test('a transaction whose connection dies is unavailable, whatever it does then', async () => {
+    const { database, close } = await open({ poolSize: 1, maxOverflow: 0 })
+    const dying = database.db.transaction().execute(async (tx) => {
+      const { rows } = await sql<{ pid: number }>`select pg_backend_pid() as pid`.execute(tx)
+      await admin.query('select pg_terminate_backend($1)', [rows[0]?.pid])
+      await delay(100)
+      await sql`select 1`.execute(tx)
+    })
+    await expect(dying).rejects.toMatchObject({ code: 'unavailable' })
+    await nap(database, 0)
+    await close()
+  })
+
+  test('a statement that the server cancels is unavailable and the connection lives on', async () => {
+    const { database, close } = await open({ poolSize: 1, maxOverflow: 0 })
+    const pid = await backend(database)
+    const victim = expect(nap(database, 30)).rejects.toMatchObject({ code: 'unavailable' })
+    await delay(50)
+    await admin.query('select pg_cancel_backend($1)', [pid])
+    await victim
+    expect(await backend(database)).toBe(pid)
+    await close()
+  })
+
+  test('statements are prepared by name, or not at all', async () => {
+    const named = (database: Database) =>
+      database.db.transaction().execute(async (tx) => {
+        for (let i = 0; i < 2; i++) await sql`/* twice */ select ${i}::int`.execute(tx)
+        const { rows } = await sql<{ name: string }>`
+          select name from pg_prepared_statements where statement like '/* twice */%'`.execute(tx)
+        return rows
+      })
+    const on = await open()
+    expect(await named(on.database)).toHaveLength(1)
+    await on.close()
+    const off = await open({ preparedStatements: false })
+    expect(await named(off.database)).toHaveLength(0)
+    await off.close()
+  })
+
+  test('is described without its credentials', async () => {
+    const { database, close } = await open()
+    const { hostname, port, pathname } = new URL(postgresUrl as string)
+    expect(database.description).toBe(`PostgreSQL at ${hostname}${port && `:${port}`}${pathname}`)
+    await close()
+  })
+})
+
+describe.skipIf(!clusterAvailable('starting and failing to start on PostgreSQL'))(
+  'opening PostgreSQL',
+  () => {
+    const password = 'pa55-w0rd'
+    let cluster: Cluster
+    beforeAll(async () => {
+      cluster = await makeCluster({ password })
+    })
+    afterAll(() => cluster?.remove())
+
+    /** What opening fails with, checked for secrets, and how often it was tried. */
+    async function refusal(url: string, startTimeoutS: number) {
+      const { log, logged } = recordingLog()
+      const error: Error & { code?: unknown } = await openPostgres({ url, log, startTimeoutS }).then(
+        () => {
+          throw new Error('it opened')
+        },
+        (reason: Error) => reason,
+      )
+      const shown = [
+        error.message,
+        JSON.stringify(error),
+        ...logged.map((record) => JSON.stringify(record)),
+      ].join(' ')
+      for (const secret of [password, 'wrong-secret', url, 'postgres://']) expect(shown).not.toContain(secret)
+      return { error, retries: logged.filter(({ message }) => /not answer/.test(message)).length }
+    }
+
+    test('a server that is down is tried again with pauses, then unavailable', async () => {
+      const url = `postgres://postgres:${password}@127.0.0.1:${await freePort()}/postgres`
+      const { error, retries } = await refusal(url, 2)
+      expect(error).toMatchObject({ code: 'unavailable' })
+      expect(error.message).toContain('ECONNREFUSED')
+      expect(retries).toBeGreaterThanOrEqual(2)
+      expect(retries).toBeLessThan(15)
+    })
+
+    test('without a start timeout it is tried once', async () => {
+      const url = `postgres://postgres:${password}@127.0.0.1:${await freePort()}/postgres`
+      expect(await refusal(url, 0)).toMatchObject({ error: { code: 'unavailable' }, retries: 0 })
+    })
+
+    test.each([
+      ['a wrong password', () => cluster.url.replace(password, 'wrong-secret'), /password/],
+      ['no password', () => cluster.url.replace(`:${password}`, ''), /password/],
+      ['an unknown user', () => cluster.url.replace('postgres:pa', 'nobody:pa'), /user/],
+      ['sslmode on a server without TLS', () => `${cluster.url}?sslmode=verify-full`, /sslmode/],
+      ['a database that does not exist', () => `${cluster.url}_not_there`, /no such database/],
+    ])('%s is said at once', async (_, url, message) => {
+      const { error, retries } = await refusal(url(), 20)
+      expect(error.message).toMatch(message)
+      expect(retries).toBe(0)
+    })
+
+    test('a server that comes up late is waited for', async () => {
+      await cluster.stop()
+      const { log, logged } = recordingLog()
+      const opening = openPostgres({ url: cluster.url, log, startTimeoutS: 30 })
+      await until(() => logged.length >= 2)
+      await cluster.start()
+      const database = await opening
+      await database.ping()
+      await database.close()
+    })
+
+    test('a restart of the server is one unavailable each, then it goes on', async () => {
+      const { log } = recordingLog()
+      const database = await openPostgres({ url: cluster.url, log })
+      const victim = expect(nap(database, 30)).rejects.toMatchObject({ code: 'unavailable' })
+      await delay(50)
+      await cluster.stop('immediate')
+      await victim
+      await expect(database.ping()).rejects.toMatchObject({ code: 'unavailable' })
+      await cluster.start()
+      await database.ping()
+      await database.close()
+    })
+  },
+)
