@@ -107,7 +107,8 @@ async function isAlive(path: string, owner: Owner): Promise<boolean> {
     const seen = await stat(path).catch(() => undefined)
     return seen !== undefined && Date.now() - seen.mtimeMs < SILENCE_MS
   }
-  if (owner.pid === process.pid) return heldHere.has(owner.token)
+  // what this very process wrote is held by one of its threads, or by another copy of this module
+  if (owner.pid === process.pid) return heldHere.has(owner.token) || isOurBirth(owner.bornAt)
   const born = birthOf(owner.pid)
   if (born !== undefined && owner.bornAt !== '') return born === owner.bornAt
   try {
@@ -126,6 +127,10 @@ function birthOf(pid: number): string | undefined {
   } catch {
     return undefined
   }
+}
+
+function isOurBirth(bornAt: string): boolean {
+  return bornAt !== '' && bornAt === birthOf(process.pid)
 }
 
 function inUse(path: string, owner: Owner): ThreadbaseError {

@@ -1,0 +1,116 @@
+import { mkdir, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises'
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
+import { afterAll, beforeEach, describe, expect, test } from 'vitest'
+import { runChild } from '../../test/child.ts'
+import { makeTempDir } from '../../test/harness.ts'
+import { lockDirectory } from './directory-lock.ts'
+
+type Outcome = { won: boolean; pid?: number; code?: string; message?: string }
+
+describe('the lock of a directory', () => {
+  let directory: string
+  const made: string[] = []
+  beforeEach(async () => {
+    directory = await makeTempDir()
+    made.push(directory)
+  })
+  afterAll(() => Promise.all(made.map((path) => rm(path, { recursive: true, force: true }))))
+  const holder = (startAt = 0) => runChild('take-lock.ts', { directory, startAt })
+  /** A lock whose owner was killed. */
+  async function leaveStale(): Promise<number> {
+    const child = holder()
+    const { pid } = (await child.nextLine()) as Outcome
+    await child.kill()
+    expect(await readdir(directory)).toEqual(['lock'])
+    return pid as number
+  }
+
+  test('keeps a second process out and says who has it', async () => {
+    const first = holder()
+    const { pid } = (await first.nextLine()) as Outcome
+    const [second] = (await holder().rest()) as Outcome[]
+    expect(second).toMatchObject({ won: false, code: 'conflict', details: { pid } })
+    expect(second?.message).toContain(`process ${pid}`)
+    await expect(lockDirectory(directory)).rejects.toMatchObject({ code: 'conflict', details: { pid } })
+    first.process.stdin?.end()
+    await first.exited
+    const lock = await lockDirectory(directory)
+    await lock.release()
+    expect(await readdir(directory)).toEqual([])
+  })
+
+  test('keeps the same process out, too', async () => {
+    const lock = await lockDirectory(directory)
+    await expect(lockDirectory(directory)).rejects.toMatchObject({
+      code: 'conflict',
+      details: { pid: process.pid },
+    })
+    await lock.release()
+    await lock.release()
+    await (await lockDirectory(directory)).release()
+  })
+
+  test('keeps another thread of the same process out', async () => {
+    const lock = await lockDirectory(directory)
+    const url = new URL('./directory-lock.ts', import.meta.url).href
+    const code = `
+      import { parentPort } from 'node:worker_threads'
+      const { lockDirectory } = await import(${JSON.stringify(url)})
+      parentPort.postMessage(await lockDirectory(${JSON.stringify(directory)}).then(() => 'won', (error) => error.code))`
+    const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(code)}`))
+    expect(await new Promise((resolve) => worker.once('message', resolve))).toBe('conflict')
+    await worker.terminate()
+    await lock.release()
+  })
+
+  test('is taken over when its owner died', async () => {
+    await leaveStale()
+    const lock = await lockDirectory(directory)
+    expect(JSON.parse(await readFile(join(directory, 'lock'), 'utf8')).pid).toBe(process.pid)
+    await lock.release()
+  })
+
+  test('is taken over when its owner is gone and another process has its pid', async () => {
+    const owner = { pid: 1, host: hostname(), bornAt: '1', token: 't', since: '2026-01-01T00:00:00Z' }
+    await writeFile(join(directory, 'lock'), JSON.stringify(owner))
+    await (await lockDirectory(directory)).release()
+  })
+
+  test("another host's lock counts while it shows signs of life", async () => {
+    const owner = { pid: 1, host: 'elsewhere', bornAt: '1', token: 't', since: '2026-01-01T00:00:00Z' }
+    const path = join(directory, 'lock')
+    await writeFile(path, JSON.stringify(owner))
+    await expect(lockDirectory(directory)).rejects.toThrow(/process 1 on elsewhere/)
+    const longAgo = new Date(Date.now() - 120_000)
+    await utimes(path, longAgo, longAgo)
+    await (await lockDirectory(directory)).release()
+  })
+
+  test('a directory that does not exist is made, for its owner only', async () => {
+    const inner = join(directory, 'a', 'b')
+    const lock = await lockDirectory(inner)
+    expect(await readdir(inner)).toEqual(['lock'])
+    await lock.release()
+  })
+
+  test('ten processes race for a lock whose owner died: one has it', async () => {
+    for (const withTakeover of [false, true]) {
+      await leaveStale()
+      const path = join(directory, 'lock')
+      // as if one had been killed in the middle of a takeover
+      if (withTakeover) await writeFile(`${path}.takeover`, await readFile(path))
+      const startAt = Date.now() + 2_500
+      const racers = Array.from({ length: 10 }, () => holder(startAt))
+      const outcomes = (await Promise.all(racers.map((racer) => racer.nextLine()))) as Outcome[]
+      expect(outcomes.map(({ won }) => won).filter(Boolean)).toHaveLength(1)
+      const winner = outcomes.find(({ won }) => won)
+      expect(JSON.parse(await readFile(path, 'utf8')).pid).toBe(winner?.pid)
+      for (const racer of racers) racer.process.stdin?.end()
+      await Promise.all(racers.map(({ exited }) => exited))
+      expect(await readdir(directory)).toEqual([])
+      await mkdir(directory, { recursive: true })
+    }
+  })
+})

@@ -1,0 +1,23 @@
+// Opens the embedded store and appends message after message, saying which are acknowledged, until it is killed.
+import { silentLog } from '../../src/core/log.ts'
+import { upgrade } from '../../src/db/migrate.ts'
+import { loadMigrations } from '../../src/db/migrations.ts'
+import { openPglite } from '../../src/db/pglite.ts'
+import { createThreadbase } from '../../src/threadbase.ts'
+
+const { dataDir, templateFile, threadId, run } = JSON.parse(process.argv[2] ?? '{}')
+const database = await openPglite({ dataDir, templateFile, log: silentLog })
+await upgrade(database, await loadMigrations())
+const defaults = { model: null, temperature: null, systemPrompt: null, contextWindow: null }
+const tb = createThreadbase(database, { defaults })
+const scope = { userId: 'local' }
+await tb.threads.create(scope, { id: threadId })
+console.log(JSON.stringify('open'))
+const one = async (n: number) => {
+  const messageId = `${run}-${n}`
+  const [message] = await tb.messages.append(scope, threadId, [
+    { messageId, role: 'user', content: `text ${messageId}` },
+  ])
+  console.log(JSON.stringify({ messageId, seq: message?.seq }))
+}
+for (let n = 0; ; n += 4) await Promise.all([one(n), one(n + 1), one(n + 2), one(n + 3)])
