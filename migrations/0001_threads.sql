@@ -7,7 +7,7 @@
 -- up
 
 create table :"schema".threads (
-  user_id     text not null,
+  user_id     text collate "C" not null,
   id          uuid not null,
   title       text check (char_length(title) <= 500),
   kind        text not null default 'chat' check (kind in ('chat', 'council', 'chain_analysis', 'flow')),
@@ -30,13 +30,13 @@ create index threads_by_update on :"schema".threads (user_id, updated_at desc, i
 create index threads_by_origin on :"schema".threads (user_id, forked_from) where forked_from is not null;
 
 create table :"schema".messages (
-  user_id     text not null,
+  user_id     text collate "C" not null,
   thread_id   uuid not null,
   -- order within the thread, from 1
   seq         bigint not null,
   id          uuid not null,
   -- the client's idempotency key
-  message_id  text check (char_length(message_id) <= 255),
+  message_id  text collate "C" check (char_length(message_id) <= 255),
   -- the seq of the message this one answers or follows; null for a root
   parent_seq  bigint check (parent_seq < seq),
   role        text not null check (role in ('user', 'assistant', 'system', 'tool')),
@@ -63,7 +63,7 @@ create unique index messages_by_message_id on :"schema".messages (user_id, uuid_
   where message_id is not null;
 
 create table :"schema".configs (
-  user_id        text not null,
+  user_id        text collate "C" not null,
   thread_id      uuid not null,
   model          text check (char_length(model) <= 255),
   temperature    double precision,
@@ -200,8 +200,10 @@ begin
      where p.decision = 'new'
   ), touched as (
     update :"schema".threads th
-       set last_seq = newest.seq, updated_at = greatest(th.updated_at, now())
-      from (select p.user_id, p.thread_id, max(p.new_seq) as seq
+       set last_seq = newest.seq,
+           -- a message that is brought in late does not make its thread look newer than the message is
+           updated_at = greatest(th.updated_at, least(newest.created, now()))
+      from (select p.user_id, p.thread_id, max(p.new_seq) as seq, max(p.created) as created
               from placed p where p.decision = 'new' group by 1, 2) newest
      where th.user_id = newest.user_id and th.id = newest.thread_id
   )

@@ -28,3 +28,12 @@ export type {
   ThreadQuery,
 } from './threads/schema.ts'
 export type { ThreadService } from './threads/service.ts'
+export type {
+  ExportFormat,
+  ExportOptions,
+  ImportFormat,
+  ImportOptions,
+  ImportReport,
+  Refusal,
+} from './transfer/schema.ts'
+export type { TransferService } from './transfer/service.ts'

@@ -9,6 +9,7 @@ import { openPglite } from './db/pglite.ts'
 import { openPostgres } from './db/postgres.ts'
 import { createMessageService, type MessageService } from './messages/service.ts'
 import { createThreadService, type ThreadService } from './threads/service.ts'
+import { createTransferService, type TransferService } from './transfer/service.ts'
 
 export type ThreadbaseOptions = {
   /** `postgres://…`. Default: the embedded store in `dataDir`. */
@@ -31,6 +32,8 @@ export type Threadbase = AsyncDisposable & {
   readonly threads: ThreadService
   readonly messages: MessageService
   readonly configs: ConfigService
+  /** Import and export of conversations. */
+  readonly transfer: TransferService
   /** The SQL port below the services. */
   readonly database: Database
   /** Lets running statements finish, then closes every connection and file. */
@@ -84,10 +87,14 @@ export function openDatabase(config: Config, log: Logger): Promise<Database> {
 /** The services on a database that is open and migrated. */
 export function createThreadbase(database: Database, { defaults }: Pick<Config, 'defaults'>): Threadbase {
   const close = () => database.close()
+  const { db, parallelism: lanes } = database
+  const threads = createThreadService(db)
+  const messages = createMessageService(db, { lanes })
   return {
-    threads: createThreadService(database.db),
-    messages: createMessageService(database.db, { lanes: database.parallelism }),
-    configs: createConfigService(database.db, defaults),
+    threads,
+    messages,
+    transfer: createTransferService(db, { threads, messages, lanes }),
+    configs: createConfigService(db, defaults),
     database,
     close,
     [Symbol.asyncDispose]: close,

@@ -4,6 +4,11 @@ import type { AppendOutcome, AppendRow } from './repo.ts'
 /** One caller's append: the messages of one request on one thread. Places within `rows` count from 1. */
 export type AppendCall = { userId: string; threadId: string; rows: Omit<AppendRow, 'call'>[] }
 
+/** Appends one call; `all` puts many in the queue at once, so that the first does not leave alone. */
+export type AppendQueue = ((call: AppendCall) => Promise<AppendOutcome[]>) & {
+  all(calls: AppendCall[]): Promise<AppendOutcome[]>[]
+}
+
 export type AppendBatch = (rows: AppendRow[]) => Promise<AppendOutcome[]>
 
 type Waiting = {
@@ -21,10 +26,7 @@ const MAX_CHARS = 4_000_000
  * statements are under way, others gather and leave together. Each caller gets its own outcomes or its own error:
  * when a shared statement fails for a reason that may be one caller's, each is tried alone.
  */
-export function createAppendQueue(
-  append: AppendBatch,
-  lanes: number,
-): (call: AppendCall) => Promise<AppendOutcome[]> {
+export function createAppendQueue(append: AppendBatch, lanes: number): AppendQueue {
   let waiting: Waiting[] = []
   let running = 0
   // the statements of one thread wait for each other in the database anyway: let them gather here instead
@@ -67,11 +69,17 @@ export function createAppendQueue(
     return batch
   }
 
-  return (call) =>
-    new Promise((resolve, reject) => {
-      waiting.push({ call, thread: `${call.threadId} ${call.userId}`, resolve, reject })
-      start()
-    })
+  const all = (calls: AppendCall[]): Promise<AppendOutcome[]>[] => {
+    const results = calls.map(
+      (call) =>
+        new Promise<AppendOutcome[]>((resolve, reject) => {
+          waiting.push({ call, thread: `${call.threadId} ${call.userId}`, resolve, reject })
+        }),
+    )
+    start()
+    return results
+  }
+  return Object.assign((call: AppendCall) => all([call])[0] as Promise<AppendOutcome[]>, { all })
 }
 
 /**

@@ -1,8 +1,9 @@
 import { ThreadbaseError } from '../core/errors.ts'
 import { isUuid, newId } from '../core/ids.ts'
 import { digestJson, encodeJson, encodeJsonb } from '../core/json.ts'
+import { threadNotFound } from '../threads/service.ts'
 import { renderText } from './render-text.ts'
-import type { AppendRow } from './repo.ts'
+import type { AppendOutcome, AppendRow } from './repo.ts'
 import type { Message, NewMessage } from './schema.ts'
 
 /** A message of a call, ready to be stored, and the text and content to answer with. */
@@ -61,10 +62,16 @@ function prepareMessage(userId: string, threadId: string, message: NewMessage): 
     toolInput: toolInput === null ? null : encodeJson(toolInput),
     toolOutput: toolOutput === null ? null : encodeJson(toolOutput),
     meta: message.meta === undefined ? null : encodeJsonb(message.meta),
-    digest: digestJson([role, content, toolName, toolInput, toolOutput]),
+    digest: digestMessage(message),
     createdAt: message.createdAt === undefined ? null : toInstant(message.createdAt),
   }
   return { row, message, text }
+}
+
+/** Equal for messages that may share a `messageId`: those with equal role, content and tool fields. 32 hex digits. */
+export function digestMessage(message: NewMessage): string {
+  const { role, content, toolName = null, toolInput = null, toolOutput = null } = message
+  return digestJson([role, content, toolName, toolInput, toolOutput])
 }
 
 function setParent({ row }: Prepared, parentId: NewMessage['parentId'], byKey: Map<string, number>): void {
@@ -120,4 +127,20 @@ export function toStored(
     meta: outcome.meta ?? message.meta ?? {},
     createdAt: outcome.createdAt,
   }
+}
+
+/** @throws the error of the first message that the database refused; of a call, all are stored or none */
+export function requireAccepted(prepared: Prepared[], outcomes: AppendOutcome[]): void {
+  const refused = outcomes.findIndex(
+    ({ status }) => status !== 'new' && status !== 'known' && status !== 'refused',
+  )
+  if (refused >= 0) throw refusal(prepared[refused] as Prepared, outcomes[refused] as AppendOutcome)
+}
+
+function refusal({ row }: Prepared, { status }: AppendOutcome): ThreadbaseError {
+  if (status === 'no_thread') return threadNotFound(row.threadId)
+  if (status === 'conflict') return messageConflict(String(row.messageId))
+  return new ThreadbaseError('invalid_input', `parent_id ${row.parentKey} is no message of this thread`, {
+    field: 'parent_id',
+  })
 }

@@ -60,6 +60,28 @@ export async function appendRows(db: Db, rows: AppendRow[]): Promise<AppendOutco
   })
 }
 
+export type StoredDigest = {
+  threadId: string
+  messageId: string
+  /** Hex, as `digestMessage` makes it. */
+  digest: string
+  meta: Record<string, unknown>
+}
+
+/** The messages of some threads that have a message id, by thread and seq. */
+export async function listDigests(db: Db, userId: string, threadIds: string[]): Promise<StoredDigest[]> {
+  // a walk along the primary key for each thread, also while the table has no statistics
+  const { rows } = await sql<StoredDigest>`
+    /* messages.digests */
+    select m.* from unnest(${threadIds}::uuid[]) as i (id), lateral (
+      select thread_id as "threadId", message_id as "messageId", encode(digest, 'hex') as digest, meta
+        from ${t.messages}
+       where user_id = ${userId} and thread_id = i.id and message_id is not null
+       order by seq
+    ) m`.execute(db)
+  return rows
+}
+
 type MessageRow = {
   id: string
   thread_id: string

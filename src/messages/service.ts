@@ -7,14 +7,19 @@ import { type Scope, userOf } from '../core/scope.ts'
 import { parseInput } from '../core/validate.ts'
 import type { Schema } from '../db/schema.ts'
 import { threadNotFound } from '../threads/service.ts'
+import { appendMany, type BulkAppend, type BulkAppended, withTextDate } from './append-many.ts'
 import { createAppendQueue } from './append-queue.ts'
-import { messageConflict, type Prepared, prepareCall, toStored } from './prepare.ts'
+import { type Prepared, prepareCall, requireAccepted, toStored } from './prepare.ts'
 import * as repo from './repo.ts'
 import { MAX_APPEND, type Message, MessagePatch, MessageQuery, NewMessage } from './schema.ts'
 
 export type MessageService = ReturnType<typeof createMessageService>
 
 export type Appended = { message: Message /** False when it was stored before. */; created: boolean }
+
+export type { BulkAppend, BulkAppended } from './append-many.ts'
+export { digestMessage } from './prepare.ts'
+export type { StoredDigest } from './repo.ts'
 
 const CURSOR = 'messages'
 const NewMessages = Type.Array(NewMessage, { maxItems: MAX_APPEND })
@@ -61,6 +66,23 @@ export function createMessageService(db: Kysely<Schema>, options: { lanes: numbe
      */
     async append(scope: Scope, threadId: string, input: NewMessage[]): Promise<Message[]> {
       return (await appendOrFind(scope, threadId, input)).map(({ message }) => message)
+    },
+
+    /**
+     * Appends to many threads in as few statements as they fit in, for imports. A thread comes at most once. A call
+     * of more than 1,000 messages is stored in parts, in order, up to the first part that is refused: with a
+     * `messageId` in every message it can be repeated and completes.
+     * @returns one outcome a call, in order
+     * @throws unavailable when the database does not answer
+     */
+    async appendMany(scope: Scope, calls: BulkAppend[]): Promise<BulkAppended[]> {
+      return appendMany(enqueue, userOf(scope), calls)
+    },
+
+    /** What tells the messages of some threads that have a `messageId` from others, by thread and `seq`. */
+    async listDigests(scope: Scope, threadIds: string[]): Promise<repo.StoredDigest[]> {
+      const ids = threadIds.map((id) => requireUuid(id, 'thread id'))
+      return ids.length === 0 ? [] : repo.listDigests(db, userOf(scope), ids)
     },
 
     /**
@@ -133,12 +155,6 @@ function messageNotFound(id: string): ThreadbaseError {
   return new ThreadbaseError('not_found', `message ${id} does not exist in this thread`, { messageId: id })
 }
 
-function withTextDate(message: NewMessage): NewMessage {
-  return message?.createdAt instanceof Date && !Number.isNaN(message.createdAt.getTime())
-    ? { ...message, createdAt: message.createdAt.toISOString() }
-    : message
-}
-
 function readRange(query: MessageQuery): repo.MessageRange {
   const range = {
     before: query.before,
@@ -153,22 +169,11 @@ function readRange(query: MessageQuery): repo.MessageRange {
 }
 
 function toAppended(prepared: Prepared[], outcomes: repo.AppendOutcome[]): Appended[] {
-  const refused = outcomes.findIndex(
-    ({ status }) => status !== 'new' && status !== 'known' && status !== 'refused',
-  )
-  if (refused >= 0) throw refusal(prepared[refused] as Prepared, outcomes[refused] as repo.AppendOutcome)
+  requireAccepted(prepared, outcomes)
   return prepared.map((item, i) => {
     const outcome = outcomes[i] as repo.AppendOutcome
     const { id, seq, parent_id: parentId, meta, created_at: createdAt } = outcome
     const message = toStored(item, { id, seq, parentId, meta, createdAt })
     return { message, created: outcome.status === 'new' }
-  })
-}
-
-function refusal({ row }: Prepared, { status }: repo.AppendOutcome): ThreadbaseError {
-  if (status === 'no_thread') return threadNotFound(row.threadId)
-  if (status === 'conflict') return messageConflict(String(row.messageId))
-  return new ThreadbaseError('invalid_input', `parent_id ${row.parentKey} is no message of this thread`, {
-    field: 'parent_id',
   })
 }

@@ -55,6 +55,44 @@ export async function insertThread(
   return rows[0] && toThread(rows[0])
 }
 
+/** A thread of an import: what a client cannot choose may be given. */
+export type BulkThread = {
+  id: string
+  title: string | null
+  meta: Record<string, unknown>
+  /** Default: now. */
+  createdAt?: Date
+  updatedAt?: Date
+}
+
+/** Makes threads of kind `chat` in one statement. Returns the ids of those that the user did not have. */
+export async function insertThreads(db: Db, userId: string, threads: BulkThread[]): Promise<string[]> {
+  const times = (key: 'createdAt' | 'updatedAt') =>
+    threads.map((thread) => thread[key]?.toISOString() ?? null)
+  const { rows } = await sql<{ id: string }>`
+    /* threads.create_many */
+    insert into ${t.threads} (user_id, id, title, meta, created_at, updated_at)
+    select ${userId}, i.id, i.title, i.meta::jsonb, coalesce(i.created_at, now()),
+           coalesce(i.updated_at, i.created_at, now())
+      from unnest(${threads.map(({ id }) => id)}::uuid[], ${threads.map(({ title }) => title)}::text[],
+                  ${threads.map(({ meta }) => encodeJsonb(meta))}::text[],
+                  ${times('createdAt')}::timestamptz[], ${times('updatedAt')}::timestamptz[])
+           as i (id, title, meta, created_at, updated_at)
+     -- in one order, so that two such statements cannot wait for each other
+     order by i.id
+    on conflict (user_id, id) do nothing
+    returning id`.execute(db)
+  return rows.map(({ id }) => id)
+}
+
+/** Those of the threads that the user has, in no order. */
+export async function findThreads(db: Db, userId: string, ids: string[]): Promise<Thread[]> {
+  const { rows } = await sql<ThreadRow>`
+    /* threads.get_many */
+    select ${selected} from ${t.threads} where user_id = ${userId} and id = any(${ids}::uuid[])`.execute(db)
+  return rows.map(toThread)
+}
+
 export async function findThread(db: Db, userId: string, id: string): Promise<Thread | undefined> {
   const { rows } = await sql<ThreadRow>`
     /* threads.get */

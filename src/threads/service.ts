@@ -1,4 +1,4 @@
-import { ThreadbaseError } from '../core/errors.ts'
+import { isThreadbaseError, ThreadbaseError } from '../core/errors.ts'
 import { newId, requireUuid } from '../core/ids.ts'
 import { digestJson } from '../core/json.ts'
 import { decodeCursor, encodeCursor, type Page, toPage } from '../core/pages.ts'
@@ -9,6 +9,10 @@ import * as repo from './repo.ts'
 import { ForkOptions, NewThread, type Thread, ThreadPatch, ThreadQuery } from './schema.ts'
 
 export type ThreadService = ReturnType<typeof createThreadService>
+
+export type BulkThread = repo.BulkThread
+/** `exists` says that nothing was changed. */
+export type BulkOutcome = 'created' | 'exists' | ThreadbaseError
 
 const CURSOR = 'threads'
 
@@ -63,9 +67,41 @@ export function createThreadService(db: Db) {
     return found(await repo.markThread(db, userOf(scope), uuid, name, on), id)
   }
 
+  /** Tries the threads together and, when one of them is refused, each alone. */
+  async function insertEach(userId: string, threads: repo.BulkThread[]): Promise<BulkOutcome[]> {
+    try {
+      const made = new Set(await repo.insertThreads(db, userId, threads))
+      return threads.map(({ id }) => (made.has(id) ? 'created' : 'exists'))
+    } catch (error) {
+      if (!isThreadbaseError(error, 'invalid_input')) throw error
+      if (threads.length === 1) return [error]
+      const outcomes: BulkOutcome[] = []
+      for (const thread of threads) outcomes.push(...(await insertEach(userId, [thread])))
+      return outcomes
+    }
+  }
+
   return {
     createOrFind,
     findThread,
+
+    /**
+     * Makes many threads, for imports: in one statement, with ids and, if given, times of the caller's own. A thread
+     * that exists is left as it is.
+     * @returns one outcome a thread, in order; an error is that of one thread alone, whose values cannot be stored
+     */
+    async createMany(scope: Scope, threads: BulkThread[]): Promise<BulkOutcome[]> {
+      const userId = userOf(scope)
+      const rows = threads.map((thread) => ({ ...thread, id: requireUuid(thread.id, 'thread id') }))
+      return rows.length === 0 ? [] : insertEach(userId, rows)
+    },
+
+    /** Those of the threads that the user has, by id. */
+    async findMany(scope: Scope, ids: string[]): Promise<Map<string, Thread>> {
+      const uuids = ids.map((id) => requireUuid(id, 'thread id'))
+      const threads = uuids.length === 0 ? [] : await repo.findThreads(db, userOf(scope), uuids)
+      return new Map(threads.map((thread) => [thread.id, thread]))
+    },
 
     /**
      * Makes a thread. With an id of your own the call can be repeated: the same id with the same body is the same

@@ -1,0 +1,93 @@
+import type { Scope } from '../core/scope.ts'
+import type { Db } from '../db/schema.ts'
+import type { MessageService, StoredDigest } from '../messages/service.ts'
+import type { Thread } from '../threads/schema.ts'
+import type { ThreadService } from '../threads/service.ts'
+import { compareExported, compareImported, hasOwnMessages, type Plan } from './compare.ts'
+import { readPath } from './path.ts'
+import { listTurns } from './repo.ts'
+import type { Conversation } from './schema.ts'
+import { createMessageWriter, importMarkOf, lineOf } from './to-openai.ts'
+
+export type Slices = { db: Db; threads: ThreadService; messages: MessageService }
+
+export type Planned = { conversation: Conversation; thread: Thread | undefined; plan: Plan }
+
+/**
+ * Compares conversations with the threads that exist under their ids. `thread` is undefined where there is none (in a
+ * dry run, or because it was deleted at that moment).
+ */
+export async function planExisting(
+  slices: Slices,
+  scope: Scope,
+  conversations: Conversation[],
+): Promise<Planned[]> {
+  const threads = await slices.threads.findMany(
+    scope,
+    conversations.map(({ threadId }) => threadId),
+  )
+  const digests = Map.groupBy(
+    await slices.messages.listDigests(scope, [...threads.keys()]),
+    ({ threadId }) => threadId,
+  )
+  const planned: Planned[] = []
+  for (const conversation of conversations) {
+    const thread = threads.get(conversation.threadId)
+    const stored = digests.get(conversation.threadId) ?? []
+    const plan: Plan =
+      thread === undefined
+        ? { do: 'append', messages: conversation.messages, newFields: false }
+        : await planOne(slices, scope, conversation, thread, stored)
+    planned.push({ conversation, thread, plan })
+  }
+  return planned
+}
+
+async function planOne(
+  slices: Slices,
+  scope: Scope,
+  conversation: Conversation,
+  thread: Thread,
+  stored: StoredDigest[],
+): Promise<Plan> {
+  const mark = importMarkOf(thread)
+  const imported = mark?.format === conversation.format ? mark : undefined
+  const mixed = imported !== undefined && hasOwnMessages(thread, stored)
+  if (conversation.format === 'chatgpt' || (imported !== undefined && !mixed)) {
+    if (imported !== undefined) return compareImported(conversation, thread, imported, stored)
+    return refuse(thread, 'it was not imported from ChatGPT')
+  }
+  const turns = await listTurns(slices.db, scope.userId, [thread.id])
+  const likeness = await compareExported(conversation, {
+    line: lineOf(thread),
+    messages: writtenMessages(slices.messages, scope, thread, turns),
+  })
+  if (likeness.like === 'begins') return { do: 'nothing' }
+  if (imported === undefined) {
+    return refuse(thread, likeness.like === 'other' ? likeness.reason : 'the line has more messages')
+  }
+  if (likeness.like === 'continued') return continueAt(conversation, likeness.count)
+  return compareImported(conversation, thread, imported, stored)
+}
+
+function refuse({ id }: Thread, reason: string): Plan {
+  return { do: 'refuse', reason: `thread ${id} exists and is another one: ${reason}` }
+}
+
+/** The line goes on where the thread ends, whose last messages the thread got from elsewhere. */
+function continueAt({ messages }: Conversation, count: number): Plan {
+  const [first, ...others] = messages.slice(count)
+  const newest = first === undefined ? [] : [{ ...first, parentId: undefined }]
+  return { do: 'append', messages: [...newest, ...others], newFields: true }
+}
+
+async function* writtenMessages(
+  messages: MessageService,
+  scope: Scope,
+  thread: Thread,
+  turns: Awaited<ReturnType<typeof listTurns>>,
+): AsyncGenerator<Record<string, unknown>> {
+  const write = createMessageWriter(thread)
+  for await (const page of readPath(messages, scope, thread, turns))
+    for (const message of page) yield write(message)
+}
