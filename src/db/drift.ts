@@ -96,8 +96,14 @@ async function describeSchema(db: Kysely<Schema>, schema: string): Promise<Map<s
     union all
     select 'sequence ' || c.relname, 'sequence' from pg_class c, ns where c.relnamespace = ns.oid and c.relkind = 'S'
   `.execute(db)
-  // the schema's name before a dot, but not within a setting's name such as 'threadbase.user_id'
-  const name = quoteIdentifier(schema).replace(/[^\w]/g, '\\$&')
-  const own = new RegExp(`(?<!['\\w])${name}\\.`, 'g')
+  // The schema's name before one of its own objects: not within a setting's name such as 'threadbase.user_id', nor
+  // where a function has an alias of the same name.
+  const names = rows.map(({ object }) => object.replace(/^\w+ /, '').replace(/[.(].*/s, ''))
+  const any = [...new Set(names)].map((name) => escapePattern(quoteIdentifier(name))).join('|')
+  const own = new RegExp(`(?<!['\\w])${escapePattern(quoteIdentifier(schema))}\\.(?=(?:${any})(?!\\w))`, 'g')
   return new Map(rows.map(({ object, definition }) => [object, (definition ?? '').replace(own, '')]))
+}
+
+function escapePattern(text: string): string {
+  return text.replace(/[^\w]/g, '\\$&')
 }

@@ -1,0 +1,68 @@
+import { type Kysely, sql } from 'kysely'
+import type { Schema } from '../src/db/schema.ts'
+
+/** Tables that belong to no user. A table without user_id that is not named here is a mistake. */
+const SHARED_TABLES = new Set(['schema_revisions'])
+
+/**
+ * Where the tables of a schema break the rule "tenant first" of the design, one sentence each: `user_id text not null`
+ * leads the primary key, every unique index and every foreign key between such tables, and row level security is on
+ * with a policy.
+ */
+export async function findTenantProblems(db: Kysely<Schema>, schema: string): Promise<string[]> {
+  const { rows: tables } = await sql<TableFacts>`
+    select c.oid::int as oid, c.relname::text as name, c.relrowsecurity as secured,
+           (select format_type(a.atttypid, a.atttypmod) || case when a.attnotnull then ' not null' else '' end
+              from pg_attribute a where a.attrelid = c.oid and a.attname = 'user_id' and not a.attisdropped) as user_id,
+           exists (select from pg_policy p where p.polrelid = c.oid) as has_policy,
+           exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary) as has_key
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = ${schema} and c.relkind in ('r', 'p') order by c.relname`.execute(db)
+  const problems: string[] = []
+  for (const table of tables) {
+    if (SHARED_TABLES.has(table.name)) continue
+    if (table.user_id === null) {
+      problems.push(`${table.name} has no user_id`)
+      continue
+    }
+    if (table.user_id !== 'text not null') problems.push(`${table.name}.user_id is ${table.user_id}`)
+    if (!table.has_key) problems.push(`${table.name} has no primary key`)
+    if (!table.secured) problems.push(`${table.name} has row level security off`)
+    if (!table.has_policy) problems.push(`${table.name} has no policy`)
+    problems.push(...(await findIndexProblems(db, table)), ...(await findReferenceProblems(db, table)))
+  }
+  return problems
+}
+
+type TableFacts = {
+  oid: number
+  name: string
+  secured: boolean
+  user_id: string | null
+  has_policy: boolean
+  has_key: boolean
+}
+
+async function findIndexProblems(db: Kysely<Schema>, { oid, name }: TableFacts): Promise<string[]> {
+  const { rows } = await sql<{ name: string; first: string }>`
+    select i.indexrelid::regclass::text as name, pg_get_indexdef(i.indexrelid, 1, true) as first
+      from pg_index i where i.indrelid = ${oid}::oid and i.indisunique`.execute(db)
+  return rows
+    .filter(({ first }) => first !== 'user_id')
+    .map((index) => `${name}: unique index ${index.name.replace(/.*\./, '')} begins with ${index.first}`)
+}
+
+async function findReferenceProblems(db: Kysely<Schema>, { oid, name }: TableFacts): Promise<string[]> {
+  const { rows } = await sql<{ name: string; here: string; there: string | null; target_has_user: boolean }>`
+    select f.conname::text as name, a.attname::text as here, b.attname::text as there,
+           exists (select from pg_attribute u where u.attrelid = f.confrelid and u.attname = 'user_id') as target_has_user
+      from pg_constraint f
+      join pg_attribute a on a.attrelid = f.conrelid and a.attnum = f.conkey[1]
+      join pg_attribute b on b.attrelid = f.confrelid and b.attnum = f.confkey[1]
+     where f.conrelid = ${oid}::oid and f.contype = 'f'`.execute(db)
+  return rows
+    .filter(
+      ({ here, there, target_has_user }) => target_has_user && !(here === 'user_id' && there === 'user_id'),
+    )
+    .map((reference) => `${name}: foreign key ${reference.name} begins with ${reference.here}`)
+}
