@@ -5,6 +5,8 @@ import { openConfigured } from '../threadbase.ts'
 import { VERSION } from '../version.ts'
 import type { CliContext } from './context.ts'
 import { dbCommand } from './db.ts'
+import { exportCommand } from './export.ts'
+import { importCommand } from './import.ts'
 import { createLog } from './log.ts'
 import { serveCommand } from './serve.ts'
 
@@ -19,8 +21,8 @@ All of them: docs/configuration.md
 
 Exit codes: 0 done, 1 failed or differences found, 2 bad input, 3 not found, 5 conflict, 7 unavailable.`
 
-/** Runs one command line. @returns the exit code; every failure has been told on standard error */
-export async function runCli(args: string[], streams: CliStreams): Promise<number> {
+/** The commander program, and what the process should end with once it has run. */
+export function createProgram(streams: CliStreams): { program: Command; exitCode(): number } {
   let exitCode = 0
   const program = new Command('threadbase')
   const config = () => configOf(program, streams.env)
@@ -47,10 +49,18 @@ export async function runCli(args: string[], streams: CliStreams): Promise<numbe
     .showSuggestionAfterError()
     .addCommand(serveCommand(cli))
     .addCommand(dbCommand(cli))
+    .addCommand(importCommand(cli))
+    .addCommand(exportCommand(cli))
   inherit(program)
+  return { program, exitCode: () => exitCode }
+}
+
+/** Runs one command line. @returns the exit code; every failure has been told on standard error */
+export async function runCli(args: string[], streams: CliStreams): Promise<number> {
+  const { program, exitCode } = createProgram(streams)
   try {
     await program.parseAsync(args, { from: 'user' })
-    return exitCode
+    return exitCode()
   } catch (error) {
     return explain(error, streams.stderr)
   }

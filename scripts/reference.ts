@@ -1,0 +1,202 @@
+import { readFileSync } from 'node:fs'
+import { PassThrough } from 'node:stream'
+import { fileURLToPath } from 'node:url'
+import type { Command } from 'commander'
+import { pino } from 'pino'
+import { type CliStreams, createProgram } from '../src/cli/run.ts'
+import { VARIABLES, type Variable } from '../src/config.ts'
+import { buildApp } from '../src/http/app.ts'
+
+const src = fileURLToPath(new URL('../src/', import.meta.url))
+const MADE = '<!-- Made by `npm run docs` from the code; change the code instead. -->'
+
+/** The pages of docs/ that are made from the code, by file name. */
+export async function referencePages(): Promise<Record<string, string>> {
+  return {
+    'configuration.md': configurationPage(),
+    'cli.md': cliPage(),
+    'http-api.md': await httpPage(),
+    'library.md': libraryPage(),
+  }
+}
+
+function configurationPage(): string {
+  const rows = Object.values(VARIABLES as Record<string, Variable>).map(
+    ({ name, default: fallback, description }) => {
+      const value = fallback === undefined ? 'none' : `\`${fallback}\``
+      return `| \`${name}\` | ${value} | ${description.replaceAll('|', '\\|')} |`
+    },
+  )
+  return `# Configuration
+
+${MADE}
+
+Threadbase reads these environment variables. An empty one counts as not set. A bad value stops the start and is
+named; the value of a secret is never printed.
+
+| variable | default | what it does |
+|---|---|---|
+${rows.join('\n')}
+`
+}
+
+function cliPage(): string {
+  const streams = { env: {}, stdin: process.stdin, stdout: new PassThrough(), stderr: new PassThrough() }
+  const program = createProgram(streams as unknown as CliStreams).program
+  return `# Command line
+
+${MADE}
+
+${describeCommand(program, '').join('\n')}`
+}
+
+function describeCommand(command: Command, parent: string): string[] {
+  const name = `${parent} ${command.name()}`.trim()
+  command.configureHelp({ helpWidth: 100 })
+  const help = command.helpInformation().trim()
+  const children = command.commands.flatMap((child) => describeCommand(child, name))
+  return [`## ${name}`, '', '```', help, '```', '', ...children]
+}
+
+type Operation = {
+  summary: string
+  description?: string
+  parameters?: { name: string; in: string; required?: boolean; schema: JsonSchema; description?: string }[]
+  requestBody?: { content: Record<string, { schema: JsonSchema }> }
+  responses: Record<string, unknown>
+}
+type JsonSchema = {
+  type?: string
+  enum?: unknown[]
+  anyOf?: JsonSchema[]
+  items?: JsonSchema
+  properties?: Record<string, JsonSchema>
+  required?: string[]
+  minimum?: number
+  maximum?: number
+  maxLength?: number
+  maxItems?: number
+  default?: unknown
+  description?: string
+}
+
+async function httpPage(): Promise<string> {
+  const absent = () => {
+    throw new Error('the reference is made without services')
+  }
+  const services = new Proxy({}, { get: () => new Proxy({}, { get: () => absent }) })
+  const app = await buildApp(services as never, { bodyLimitBytes: 1, log: pino({ level: 'silent' }) })
+  await app.ready()
+  const { paths = {} } = app.swagger() as { paths?: Record<string, Record<string, Operation>> }
+  await app.close()
+  const operations = Object.entries(paths).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, operation]) => describeOperation(path, method, operation)),
+  )
+  return `# HTTP API
+
+${MADE}
+
+The server gives the same as an OpenAPI document at \`/openapi.json\` and to look at and try at \`/docs\`.
+Errors have the shape \`{"error": {"code", "message", "details"?, "request_id"}}\`; see [errors](errors.md).
+
+${operations.join('\n')}`
+}
+
+function describeOperation(path: string, method: string, operation: Operation): string {
+  const lines = [
+    `## ${method.toUpperCase()} ${path}`,
+    '',
+    `${operation.summary}. ${operation.description ?? ''}`.trim(),
+    '',
+  ]
+  const query = operation.parameters?.filter((parameter) => parameter.in === 'query') ?? []
+  if (query.length > 0) {
+    lines.push('| query | type | |', '|---|---|---|')
+    for (const { name, schema, description } of query) lines.push(field(name, schema, false, description))
+    lines.push('')
+  }
+  const body = Object.values(operation.requestBody?.content ?? {})[0]?.schema
+  const object = body?.anyOf?.find(({ properties }) => properties !== undefined) ?? body
+  if (object?.properties !== undefined) {
+    lines.push('| body | type | |', '|---|---|---|')
+    for (const [name, schema] of Object.entries(object.properties)) {
+      lines.push(field(name, schema, object.required?.includes(name) ?? false))
+    }
+    lines.push('')
+  }
+  const statuses = Object.keys(operation.responses).filter((status) => !status.endsWith('XX'))
+  return [...lines, `Answers ${statuses.join(' or ')}.`, ''].join('\n')
+}
+
+function field(name: string, schema: JsonSchema, required: boolean, text = schema.description): string {
+  return `| \`${name}\`${required ? ' (required)' : ''} | ${typeOf(schema)} | ${text ?? ''} |`
+}
+
+function typeOf(schema: JsonSchema): string {
+  if (schema.enum !== undefined) return schema.enum.map((value) => `\`${value}\``).join(', ')
+  if (schema.anyOf !== undefined) return schema.anyOf.map(typeOf).join(' or ')
+  const limits = [
+    schema.minimum !== undefined && schema.minimum > 0 && `≥ ${schema.minimum}`,
+    schema.maximum !== undefined && schema.maximum < Number.MAX_SAFE_INTEGER && `≤ ${schema.maximum}`,
+    schema.maxLength !== undefined && `≤ ${schema.maxLength} characters`,
+    schema.default !== undefined && `default ${schema.default}`,
+  ].filter(Boolean)
+  const name = schema.type ?? 'any JSON'
+  return limits.length === 0 ? name : `${name}, ${limits.join(', ')}`
+}
+
+const SERVICES = { 'tb.threads': 'threads', 'tb.messages': 'messages', 'tb.configs': 'configs' }
+
+// a docstring right before a function of the object that a service's factory returns, or before a type
+const MEMBER =
+  /\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\n {2,4}(?:async )?(?:function )?(\w+)(: )?(\([\s\S]*?)(?: =>| \{\n)/g
+
+function libraryPage(): string {
+  const services = Object.entries(SERVICES).map(([name, folder]) => {
+    const text = readFileSync(`${src}${folder}/service.ts`, 'utf8')
+    // what is not called with a scope is a helper of the factory
+    const found = [...text.matchAll(MEMBER)].filter(([, , , , signature]) =>
+      /^\((scope: Scope|\))/.test(signature ?? ''),
+    )
+    const members = found.map(([, doc = '', member, , signature = '']) => {
+      const call = signature.replace(/\s+/g, ' ').replace('( ', '(').replace(/,? \)/, ')')
+      return `### ${member}\n\n\`\`\`ts\n${name}.${member}${call}\n\`\`\`\n\n${plain(doc)}\n`
+    })
+    if (members.length === 0) throw new Error(`found no function in ${folder}/service.ts`)
+    return `## ${name}\n\n${members.join('\n')}`
+  })
+  const shapes = Object.values(SERVICES).map((folder) => {
+    const text = readFileSync(`${src}${folder}/schema.ts`, 'utf8')
+    const types = [
+      ...text.matchAll(/\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\nexport type (\w+) = (?:\w+ & )?\{[\s\S]*?\n\}/g),
+    ]
+    return types.map(([whole, , name]) => `### ${name}\n\n\`\`\`ts\n${whole.trim()}\n\`\`\`\n`).join('\n')
+  })
+  return `# Library
+
+${MADE}
+
+\`\`\`ts
+import { openThreadbase } from 'threadbase'
+
+await using tb = await openThreadbase()   // from the environment, or { databaseUrl } or { dataDir }
+\`\`\`
+
+Every function takes a scope \`{ userId }\` first: the user whose rows it reads and writes. Failures are
+\`ThreadbaseError\`s with a \`code\`; see [errors](errors.md). What each function takes beyond that is checked; its
+fields are those of the [HTTP API](http-api.md) in camelCase.
+
+${services.join('\n')}
+## Types
+
+${shapes.join('\n')}`
+}
+
+function plain(doc: string): string {
+  return doc
+    .replace(/\n\s*\* ?/g, '\n')
+    .replace(/\{@link (\w+)\}/g, '`$1`')
+    .replace(/@throws /g, '\nFails with: ')
+    .replace(/@returns /g, '\nGives: ')
+    .trim()
+}
