@@ -37,6 +37,9 @@ export async function findConfig(
   return rows[0] && toConfig(rows[0])
 }
 
+// a thread that is being deleted is waited for and then not there, rather than a foreign key that fails
+const whileItStays = sql`for key share`
+
 /** Undefined when the user has no such thread. */
 export async function putConfig(
   db: Db,
@@ -50,7 +53,7 @@ export async function putConfig(
     select th.user_id, th.id, ${config.model ?? null}::text, ${config.temperature ?? null}::double precision,
            ${config.systemPrompt ?? null}::text, ${config.contextWindow ?? null}::int,
            ${encodeJsonb(config.settings ?? {})}::jsonb
-      from ${t.threads} th where th.user_id = ${userId} and th.id = ${threadId}::uuid
+      from ${t.threads} th where th.user_id = ${userId} and th.id = ${threadId}::uuid ${whileItStays}
     on conflict (user_id, thread_id) do update
       set model = excluded.model, temperature = excluded.temperature, system_prompt = excluded.system_prompt,
           context_window = excluded.context_window, settings = excluded.settings
@@ -75,7 +78,7 @@ export async function patchConfig(
     select th.user_id, th.id, ${model ?? null}::text, ${temperature ?? null}::double precision,
            ${systemPrompt ?? null}::text, ${contextWindow ?? null}::int,
            ${settings === undefined ? sql`'{}'::jsonb` : mergePatch(sql`'{}'::jsonb`, settings)}
-      from ${t.threads} th where th.user_id = ${userId} and th.id = ${threadId}::uuid
+      from ${t.threads} th where th.user_id = ${userId} and th.id = ${threadId}::uuid ${whileItStays}
     on conflict (user_id, thread_id) do update
       set model = ${keep('model', model !== undefined)},
           temperature = ${keep('temperature', temperature !== undefined)},

@@ -198,6 +198,7 @@ export async function forkThread(
     with source as (
       select * from ${t.threads}
        where user_id = ${userId} and id = ${id}::uuid and last_seq >= coalesce(${at ?? null}::bigint, 0)
+         for key share -- one that is being deleted is waited for and then not there
     ), fork as (
       insert into ${t.threads} (user_id, id, title, kind, meta, last_seq, forked_from)
       select s.user_id, ${forkId}::uuid, s.title, s.kind, s.meta, coalesce(${at ?? null}::bigint, s.last_seq), s.id
