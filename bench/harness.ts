@@ -7,7 +7,14 @@ import type { Database } from '../src/db/database.ts'
 import { VERSION } from '../src/version.ts'
 
 /** One line of the table. `target` says what was promised, `met` whether it was kept; both absent for plain figures. */
-export type Row = { work: string; figure: string; limit?: string; ratio?: number; target?: string; met?: boolean }
+export type Row = {
+  work: string
+  figure: string
+  limit?: string
+  ratio?: number
+  target?: string
+  met?: boolean
+}
 
 export const root = fileURLToPath(new URL('..', import.meta.url))
 
@@ -55,14 +62,22 @@ export function printTable(rows: Row[]): void {
   ])
   const all = [['work', 'measured', 'limit', 'ratio', 'target', 'met'], ...cells]
   const widths = all[0]?.map((_, column) => Math.max(...all.map((line) => line[column]?.length ?? 0))) ?? []
-  for (const line of all) console.log(line.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join('  ').trimEnd())
+  for (const line of all)
+    console.log(
+      line
+        .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
 }
 
 export type Facts = Record<string, string | number>
 
 export async function machineFacts(database: Database): Promise<Facts> {
   const setting = async (name: string) => {
-    const { rows } = await sql<{ value: string }>`select current_setting(${name}) as value`.execute(database.db)
+    const { rows } = await sql<{ value: string }>`select current_setting(${name}) as value`.execute(
+      database.db,
+    )
     return rows[0]?.value ?? ''
   }
   return {
@@ -89,7 +104,11 @@ function commit(): string {
 
 /** The table on standard output, one JSON line after it, and the same JSON in bench/results. */
 export function report(suite: string, facts: Facts, rows: Row[]): void {
-  console.log(`\n${suite}\n${Object.entries(facts).map(([name, value]) => `  ${name}: ${value}`).join('\n')}\n`)
+  console.log(
+    `\n${suite}\n${Object.entries(facts)
+      .map(([name, value]) => `  ${name}: ${value}`)
+      .join('\n')}\n`,
+  )
   printTable(rows)
   const json = JSON.stringify({ suite, ...facts, rows })
   console.log(`\n${json}`)

@@ -7,7 +7,11 @@ import { connect, type Socket } from 'node:net'
  */
 export async function postLoad(
   url: URL,
-  options: { connections: number; seconds: number; next: (connection: number) => { path: string; body: string } },
+  options: {
+    connections: number
+    seconds: number
+    next: (connection: number) => { path: string; body: string }
+  },
 ): Promise<number> {
   const until = performance.now() + options.seconds * 1_000
   const started = performance.now()
@@ -18,7 +22,11 @@ export async function postLoad(
   return total / ((performance.now() - started) / 1_000)
 }
 
-async function runConnection(url: URL, until: number, next: () => { path: string; body: string }): Promise<number> {
+async function runConnection(
+  url: URL,
+  until: number,
+  next: () => { path: string; body: string },
+): Promise<number> {
   const socket = connect({ host: url.hostname, port: Number(url.port), noDelay: true })
   try {
     await new Promise<void>((resolve, reject) => socket.once('connect', resolve).once('error', reject))

@@ -29,7 +29,20 @@ export function pgbench(url: string, script: string, options: { clients: number;
   try {
     const file = join(dir, 'script.sql')
     writeFileSync(file, script)
-    const args = ['-n', '-M', 'prepared', '-c', String(options.clients), '-j', '2', '-T', String(options.seconds), '-f', file, url]
+    const args = [
+      '-n',
+      '-M',
+      'prepared',
+      '-c',
+      String(options.clients),
+      '-j',
+      '2',
+      '-T',
+      String(options.seconds),
+      '-f',
+      file,
+      url,
+    ]
     const out = execFileSync(pgbenchPath(), args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
     const tps = /tps = ([\d.]+)/.exec(out)?.[1]
     if (tps === undefined) throw new Error(`pgbench printed no tps:\n${out}`)

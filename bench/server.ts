@@ -1,7 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 
-export type BenchServer = { url: URL; /** From start to the first answered request, in ms. */ readyMs: number; stop(): Promise<void> }
+export type BenchServer = {
+  url: URL /** From start to the first answered request, in ms. */
+  readyMs: number
+  stop(): Promise<void>
+}
 
 /** `threadbase serve` as a process of its own, from the given entry file. */
 export async function startServer(entry: string, env: Record<string, string>): Promise<BenchServer> {

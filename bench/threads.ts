@@ -70,8 +70,22 @@ async function appendRows(tb: Threadbase, url: string): Promise<Row[]> {
   const share = (rate: number) => rate / rates.pgbench
   const limit = `pgbench ${perSecond(rates.pgbench)}`
   return [
-    { work: 'append, 16 writers, library', figure: perSecond(rates.library), limit, ratio: share(rates.library), target: '≥ 0.60', met: share(rates.library) >= 0.6 },
-    { work: 'append, 16 writers, HTTP', figure: perSecond(rates.http), limit, ratio: share(rates.http), target: '≥ 0.35', met: share(rates.http) >= 0.35 },
+    {
+      work: 'append, 16 writers, library',
+      figure: perSecond(rates.library),
+      limit,
+      ratio: share(rates.library),
+      target: '≥ 0.60',
+      met: share(rates.library) >= 0.6,
+    },
+    {
+      work: 'append, 16 writers, HTTP',
+      figure: perSecond(rates.http),
+      limit,
+      ratio: share(rates.http),
+      target: '≥ 0.35',
+      met: share(rates.http) >= 0.35,
+    },
     {
       work: 'append with 20 % duplicates',
       figure: perSecond(rates.duplicates),
@@ -109,7 +123,11 @@ async function makeThread(tb: Threadbase, messages: number): Promise<string> {
     await tb.messages.append(
       scope,
       id,
-      Array.from({ length: count }, (_, i) => ({ messageId: `m${from + i}`, role: 'user' as const, content: TEXT })),
+      Array.from({ length: count }, (_, i) => ({
+        messageId: `m${from + i}`,
+        role: 'user' as const,
+        content: TEXT,
+      })),
     )
   }
   return id
@@ -136,7 +154,12 @@ async function readRows(tb: Threadbase): Promise<Row[]> {
       target: '≤ 2.00',
       met: p50.large <= 2 * p50.small,
     },
-    { work: 'delete a thread of 100,000', figure: ms(deletion.ms), target: '< 2,000 ms', met: deletion.ms < 2_000 },
+    {
+      work: 'delete a thread of 100,000',
+      figure: ms(deletion.ms),
+      target: '< 2,000 ms',
+      met: deletion.ms < 2_000,
+    },
   ]
 }
 
@@ -150,7 +173,8 @@ async function copyAndDeleteRows(tb: Threadbase): Promise<Row[]> {
 
 async function startRows(): Promise<Row[]> {
   const built = join(root, 'dist/cli/main.js')
-  if (!existsSync(built)) throw new Error('run `npm run build` first: the start is measured on the built package')
+  if (!existsSync(built))
+    throw new Error('run `npm run build` first: the start is measured on the built package')
   const parent = mkdtempSync(join(tmpdir(), 'threadbase-start-'))
   const fresh: number[] = []
   const existing: number[] = []
@@ -163,7 +187,12 @@ async function startRows(): Promise<Row[]> {
   }
   rmSync(parent, { recursive: true, force: true })
   return [
-    { work: 'start to first answer, fresh embedded', figure: ms(median(fresh)), target: '< 4,000 ms', met: median(fresh) < 4_000 },
+    {
+      work: 'start to first answer, fresh embedded',
+      figure: ms(median(fresh)),
+      target: '< 4,000 ms',
+      met: median(fresh) < 4_000,
+    },
     { work: 'start to first answer, existing embedded', figure: ms(median(existing)) },
   ]
 }

@@ -145,7 +145,12 @@ function typeOf(schema: JsonSchema): string {
   return limits.length === 0 ? name : `${name}, ${limits.join(', ')}`
 }
 
-const SERVICES = { 'tb.threads': 'threads', 'tb.messages': 'messages', 'tb.configs': 'configs' }
+const SERVICES = {
+  'tb.threads': 'threads',
+  'tb.messages': 'messages',
+  'tb.configs': 'configs',
+  'tb.transfer': 'transfer',
+}
 
 // a docstring right before a function of the object that a service's factory returns, or before a type
 const MEMBER =
