@@ -1,6 +1,6 @@
 import { type TObject, type TSchema, Type } from 'typebox'
 import { camelKeys, snakeKeys, snakeSchema } from './case.ts'
-import { Uuid } from './fields.ts'
+import { closed, Uuid } from './fields.ts'
 import type { Page } from './pages.ts'
 
 /** The path of one thing. */
@@ -35,8 +35,13 @@ type RouteSchema = {
   response: Record<number, TSchema>
 }
 
-/** A route's schema with the errors that every route can answer with. */
+const NoQuery = Type.Object({}, closed)
+
+/** The body of a call that needs none: a field in it was meant for another call. */
+export const NoBody = Type.Object({}, closed)
+
+/** A route's schema, which refuses query parameters unless it names some, with the errors that every route can answer with. */
 export function routeSchema(schema: RouteSchema) {
   const errors = { description: 'An error; `error.code` says which.', $ref: 'Error#' }
-  return { ...schema, response: { ...schema.response, '4xx': errors, '5xx': errors } }
+  return { querystring: NoQuery, ...schema, response: { ...schema.response, '4xx': errors, '5xx': errors } }
 }

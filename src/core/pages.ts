@@ -11,7 +11,7 @@ export function encodeCursor(kind: string, key: readonly (string | number)[]): s
   return Buffer.from(JSON.stringify([kind, ...key])).toString('base64url')
 }
 
-/** @throws invalid_input when the text is not a cursor of this kind with keys of these types. */
+/** @throws invalid_input when the text is not a cursor of this kind with keys of these types; numbers are integers. */
 export function decodeCursor<const T extends readonly ('string' | 'number')[]>(
   kind: string,
   types: T,
@@ -22,13 +22,18 @@ export function decodeCursor<const T extends readonly ('string' | 'number')[]>(
   if (
     parts?.[0] !== kind ||
     keys.length !== types.length ||
-    !keys.every((key, i) => typeof key === types[i])
+    !keys.every((key, i) => typeof key === types[i] && (typeof key === 'string' || Number.isSafeInteger(key)))
   ) {
-    throw new ThreadbaseError('invalid_input', 'cursor is not one that this list gave out', {
-      field: 'cursor',
-    })
+    throw badCursor()
   }
   return keys as { [K in keyof T]: T[K] extends 'string' ? string : number }
+}
+
+/** For a cursor whose keys no row of the list can have. */
+export function badCursor(): ThreadbaseError {
+  return new ThreadbaseError('invalid_input', 'cursor is not one that this list gave out', {
+    field: 'cursor',
+  })
 }
 
 function readParts(cursor: string): unknown[] | undefined {

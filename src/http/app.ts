@@ -39,6 +39,8 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
     requestTimeout: REQUEST_TIMEOUT_MS,
     routerOptions: { maxParamLength: 500 },
     requestIdHeader: false,
+    // what came in on an open connection before it closes is answered like the rest
+    return503OnClosing: false,
     genReqId: ({ headers }) => {
       const given = headers['x-request-id']
       return typeof given === 'string' && REQUEST_ID.test(given) ? given : newId()

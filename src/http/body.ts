@@ -1,7 +1,8 @@
 import { isUtf8 } from 'node:buffer'
 import type { FastifyInstance } from 'fastify'
-import { ThreadbaseError } from '../core/errors.ts'
+import { isThreadbaseError, ThreadbaseError } from '../core/errors.ts'
 import { parseJson } from '../core/json.ts'
+import { findJsonError } from '../core/json-position.ts'
 
 /**
  * Reads JSON bodies without losing anything: long numbers stay exact, `__proto__` is a field like any other, and an
@@ -23,9 +24,24 @@ export function registerJson(app: FastifyInstance): void {
 function readJson(body: Buffer): unknown {
   if (body.length === 0) return undefined
   if (!isUtf8(body)) throw new ThreadbaseError('invalid_input', 'the body is not UTF-8')
+  const text = body.toString('utf8').replace(/^\ufeff/, '')
   try {
-    return parseJson(body.toString('utf8').replace(/^\ufeff/, ''))
+    return parseJson(text)
   } catch (error) {
-    throw new ThreadbaseError('invalid_input', `the body is not JSON: ${(error as Error).message}`)
+    throw isThreadbaseError(error) ? error : notJson(text, error as Error)
   }
+}
+
+function notJson(text: string, cause: Error): ThreadbaseError {
+  const place = findJsonError(text)
+  if (place === undefined)
+    return new ThreadbaseError('invalid_input', `the body is not JSON: ${cause.message}`)
+  const found = text.codePointAt(place.position)
+  const what =
+    found === undefined ? 'it ends too early,' : `unexpected ${JSON.stringify(String.fromCodePoint(found))}`
+  return new ThreadbaseError(
+    'invalid_input',
+    `the body is not JSON: ${what} at line ${place.line}, column ${place.column}`,
+    place,
+  )
 }

@@ -21,6 +21,8 @@ export type ErrorBody = Static<typeof ErrorBody>
 
 /** Answers with any error in the one shape. What is not ours is logged and says nothing of itself. */
 export function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  // also for what fails before any hook has run
+  reply.header('x-request-id', request.id)
   const known = toThreadbaseError(error, request)
   if (known === undefined) {
     request.log.error({ err: error, route: request.routeOptions.url }, 'request failed')

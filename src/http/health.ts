@@ -6,6 +6,9 @@ import { VERSION } from '../version.ts'
 
 const Health = Type.Object({ status: Type.Literal('ok'), version: Type.String(), uptime_s: Type.Integer() })
 
+// probes often send something against caches
+const AnyQuery = Type.Object({})
+
 const Ready = Type.Object({
   status: Type.Literal('ready'),
   store: Type.Enum(['postgres', 'pglite']),
@@ -20,7 +23,14 @@ export function healthRoutes(
 ): void {
   app.get(
     '/health',
-    { schema: routeSchema({ tags: ['service'], summary: 'Is the process up', response: { 200: Health } }) },
+    {
+      schema: routeSchema({
+        tags: ['service'],
+        summary: 'Is the process up',
+        querystring: AnyQuery,
+        response: { 200: Health },
+      }),
+    },
     () => ({ status: 'ok', version: VERSION, uptime_s: Math.floor(process.uptime()) }),
   )
   app.get(
@@ -29,6 +39,7 @@ export function healthRoutes(
       schema: routeSchema({
         tags: ['service'],
         summary: 'Is the database reachable and migrated',
+        querystring: AnyQuery,
         response: { 200: Ready },
       }),
     },

@@ -13,19 +13,20 @@ const WORDS: Record<string, string> = {
 export function registerValidation(app: FastifyInstance): void {
   app.setValidatorCompiler<TSchema>(({ schema, httpPart = 'body' }) => {
     const what = WORDS[httpPart] ?? httpPart
-    // a body with no required field may be left out: `curl -X POST` sends none
-    const optionalBody = httpPart === 'body' && !((schema as { required?: string[] }).required?.length ?? 0)
-    return (data: unknown) => {
-      const value = httpPart === 'querystring' ? coerceQuery(schema as TObject, data) : data
-      return tryParse(schema, optionalBody ? (value ?? {}) : value, what)
-    }
+    return (data: unknown) =>
+      tryParse(schema, httpPart === 'querystring' ? coerceQuery(schema as TObject, data) : data, what)
+  })
+  // `curl -X POST` sends no body, which is no fields; Fastify's own null for it would be the same as JSON's
+  app.addHook('preValidation', async (request) => {
+    if (request.body === undefined && request.routeOptions.schema?.body !== undefined) request.body = {}
   })
   app.setSchemaErrorFormatter(([error]) => error as unknown as Error)
 }
 
 /** Numbers and booleans of a query string, where the schema asks for them; anything else stays text and is refused. */
 function coerceQuery(schema: TObject, data: unknown): unknown {
-  const result: Record<string, unknown> = {}
+  // without a prototype, so that `__proto__` is an unknown name like any other
+  const result: Record<string, unknown> = Object.create(null)
   for (const [name, value] of Object.entries(data as object)) {
     const type = (schema.properties[name] as { type?: string } | undefined)?.type
     if (type === 'integer' && typeof value === 'string' && /^-?\d{1,16}$/.test(value))

@@ -93,12 +93,18 @@ function setParent({ row }: Prepared, parentId: NewMessage['parentId'], byKey: M
 
 function toInstant(value: string | Date): string {
   const date = new Date(value)
-  if (Number.isNaN(date.getTime())) {
+  const year = date.getUTCFullYear()
+  if (!(year >= 1 && year <= 9_999) || (typeof value === 'string' && !isDay(value.slice(0, 10)))) {
     throw new ThreadbaseError('invalid_input', 'created_at is not a date that exists', {
       field: 'created_at',
     })
   }
   return date.toISOString()
+}
+
+/** JavaScript takes the 30th of February for the 2nd of March. */
+function isDay(day: string): boolean {
+  return new Date(`${day}T00:00:00Z`).toISOString().startsWith(day)
 }
 
 /** The message as it is stored, from what was given and what the database answered. */

@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import { Type } from 'typebox'
+import { type TSchema, Type } from 'typebox'
 import { snakeKeys } from '../core/case.ts'
 import { AnyJson, JsonObject, Nullable, Uuid } from '../core/fields.ts'
 import { asHttp, fromHttp, IdPath, Instant, PageOf, pageToHttp, routeSchema } from '../core/http-shapes.ts'
@@ -54,9 +54,11 @@ export function messageRoutes(app: FastifyInstance, messages: MessageService): v
       }),
       // a union's errors name neither member: the route checks the one that was meant
       validatorCompiler:
-        ({ httpPart }) =>
+        ({ schema, httpPart }) =>
         (data) =>
-          httpPart === 'params' ? tryParse(threadPath, data, 'path') : tryBody(data),
+          httpPart === 'body'
+            ? tryBody(data)
+            : tryParse(schema as TSchema, data, httpPart === 'params' ? 'path' : 'query'),
     },
     async (request, reply) => {
       const { body } = request

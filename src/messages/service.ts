@@ -2,7 +2,7 @@ import type { Kysely } from 'kysely'
 import { Type } from 'typebox'
 import { ThreadbaseError } from '../core/errors.ts'
 import { requireUuid } from '../core/ids.ts'
-import { decodeCursor, encodeCursor, type Page, toPage } from '../core/pages.ts'
+import { badCursor, decodeCursor, encodeCursor, type Page, toPage } from '../core/pages.ts'
 import { type Scope, userOf } from '../core/scope.ts'
 import { parseInput } from '../core/validate.ts'
 import type { Schema } from '../db/schema.ts'
@@ -164,8 +164,9 @@ function readRange(query: MessageQuery): repo.MessageRange {
   } as const
   if (query.cursor === undefined) return range
   const [order, seq] = decodeCursor(CURSOR, ['string', 'number'], query.cursor)
+  if ((order !== 'asc' && order !== 'desc') || seq < 0) throw badCursor()
   if (order === 'asc') return { ...range, order, after: Math.max(seq, range.after ?? 0) }
-  return { ...range, order: 'desc', before: Math.min(seq, range.before ?? seq) }
+  return { ...range, order, before: Math.min(seq, range.before ?? seq) }
 }
 
 function toAppended(prepared: Prepared[], outcomes: repo.AppendOutcome[]): Appended[] {

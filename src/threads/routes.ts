@@ -2,7 +2,16 @@ import type { FastifyInstance } from 'fastify'
 import { Type } from 'typebox'
 import { snakeKeys } from '../core/case.ts'
 import { JsonObject, Nullable, Uuid } from '../core/fields.ts'
-import { asHttp, fromHttp, IdPath, Instant, PageOf, pageToHttp, routeSchema } from '../core/http-shapes.ts'
+import {
+  asHttp,
+  fromHttp,
+  IdPath,
+  Instant,
+  NoBody,
+  PageOf,
+  pageToHttp,
+  routeSchema,
+} from '../core/http-shapes.ts'
 import {
   ForkOptions,
   NewThread,
@@ -151,7 +160,7 @@ export function threadRoutes(app: FastifyInstance, threads: ThreadService): void
   function markRoute(name: 'archive' | 'unarchive' | 'end', summary: string): void {
     app.post<ById>(
       `/api/threads/:id/${name}`,
-      { schema: routeSchema({ tags, summary, params: path, response: one }) },
+      { schema: routeSchema({ tags, summary, params: path, body: NoBody, response: one }) },
       async (request) => snakeKeys(await threads[name](request.scope, request.params.id)),
     )
   }

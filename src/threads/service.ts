@@ -1,7 +1,7 @@
 import { isThreadbaseError, ThreadbaseError } from '../core/errors.ts'
-import { newId, requireUuid } from '../core/ids.ts'
+import { isUuid, newId, requireUuid } from '../core/ids.ts'
 import { digestJson } from '../core/json.ts'
-import { decodeCursor, encodeCursor, type Page, toPage } from '../core/pages.ts'
+import { badCursor, decodeCursor, encodeCursor, type Page, toPage } from '../core/pages.ts'
 import { type Scope, userOf } from '../core/scope.ts'
 import { parseInput } from '../core/validate.ts'
 import type { Db } from '../db/schema.ts'
@@ -15,6 +15,8 @@ export type BulkThread = repo.BulkThread
 export type BulkOutcome = 'created' | 'exists' | ThreadbaseError
 
 const CURSOR = 'threads'
+// PostgreSQL has none before 4713 BC
+const FIRST_TIME = new Date(Date.UTC(-4712, 0, 1))
 
 /**
  * Threads of a user. Every function takes the scope first; a thread of another user is `not_found`, like one that
@@ -172,7 +174,6 @@ export function threadNotFound(id: string): ThreadbaseError {
 function readCursor(cursor: string): repo.ThreadKey {
   const [time, id] = decodeCursor(CURSOR, ['number', 'string'], cursor)
   const updatedAt = new Date(time)
-  if (Number.isNaN(updatedAt.getTime()))
-    throw new ThreadbaseError('invalid_input', 'cursor is not valid', { field: 'cursor' })
-  return { updatedAt, id: requireUuid(id, 'cursor') }
+  if (Number.isNaN(updatedAt.getTime()) || updatedAt < FIRST_TIME || !isUuid(id)) throw badCursor()
+  return { updatedAt, id: id.toLowerCase() }
 }
