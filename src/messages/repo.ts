@@ -1,4 +1,5 @@
 import { sql } from 'kysely'
+import { intArray, textArray, uuidArray } from '../db/arrays.ts'
 import { mergePatch } from '../db/merge-patch.ts'
 import { type Db, t } from '../db/schema.ts'
 import type { Message, Role } from './schema.ts'
@@ -38,18 +39,23 @@ export type AppendOutcome = {
   created_at: Date
 }
 
+type TextKey = Exclude<keyof AppendRow, 'call' | 'parentN'>
+
 /** Appends the messages of one or many calls in one statement (see migrations/0001_threads.sql); one outcome a row, in order. */
 export async function appendRows(db: Db, rows: AppendRow[]): Promise<AppendOutcome[]> {
   const column = <K extends keyof AppendRow>(key: K): AppendRow[K][] => rows.map((row) => row[key])
+  const texts = (key: TextKey) => textArray(column(key))
+  const uuids = (key: 'threadId' | 'id' | 'parentId') => uuidArray(column(key))
+  const ints = (key: 'call' | 'parentN') => intArray(column(key))
   const result = await sql<AppendOutcome>`
     /* messages.append */
     select status, id, seq, parent_seq, parent_id, meta, created_at from ${t.appendMessages}(
-      ${column('call')}::int[], ${column('userId')}::text[], ${column('threadId')}::uuid[], ${column('id')}::uuid[],
-      ${column('messageId')}::text[], ${column('parentMode')}::text[], ${column('parentN')}::int[],
-      ${column('parentId')}::uuid[], ${column('parentKey')}::text[], ${column('role')}::text[],
-      ${column('content')}::text[], ${column('text')}::text[], ${column('toolName')}::text[],
-      ${column('toolInput')}::text[], ${column('toolOutput')}::text[], ${column('meta')}::text[],
-      ${column('digest')}::text[], ${column('createdAt')}::timestamptz[])`.execute(db)
+      ${ints('call')}::int[], ${texts('userId')}::text[], ${uuids('threadId')}::uuid[], ${uuids('id')}::uuid[],
+      ${texts('messageId')}::text[], ${texts('parentMode')}::text[], ${ints('parentN')}::int[],
+      ${uuids('parentId')}::uuid[], ${texts('parentKey')}::text[], ${texts('role')}::text[],
+      ${texts('content')}::text[], ${texts('text')}::text[], ${texts('toolName')}::text[],
+      ${texts('toolInput')}::text[], ${texts('toolOutput')}::text[], ${texts('meta')}::text[],
+      ${texts('digest')}::text[], ${column('createdAt')}::timestamptz[])`.execute(db)
   // the statement cannot see its own rows: a parent that came in the same batch is named by its seq only
   const keyOf = (row: AppendRow | undefined, seq: number) => `${row?.threadId} ${seq} ${row?.userId}`
   const ids = new Map(result.rows.map(({ seq, id }, i) => [keyOf(rows[i], seq), id]))
