@@ -1,5 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import type { TestProject } from 'vitest/node'
@@ -9,6 +12,8 @@ declare module 'vitest' {
   interface ProvidedContext {
     /** The prepared database that embedded stores of the tests start from. */
     templateFile: string
+    /** A directory of this run's own, for what its test files share. */
+    runDirectory: string
     /** A database of this run's own; null when there is no PostgreSQL. */
     postgresUrl: string | null
   }
@@ -19,13 +24,23 @@ const TEMPLATE = fileURLToPath(new URL('../node_modules/.cache/threadbase/templa
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   if (!existsSync(TEMPLATE)) await makeTemplate(TEMPLATE)
   project.provide('templateFile', TEMPLATE)
+  const runDirectory = await mkdtemp(join(tmpdir(), 'threadbase-test-run-'))
+  project.provide('runDirectory', runDirectory)
+  const dropDatabase = await setupPostgres(project)
+  return async () => {
+    await dropDatabase()
+    await rm(runDirectory, { recursive: true, force: true })
+  }
+}
+
+async function setupPostgres(project: TestProject): Promise<() => Promise<void>> {
   const adminUrl = process.env.THREADBASE_TEST_POSTGRES
   if (adminUrl === undefined || adminUrl === '') {
     if (process.env.THREADBASE_TEST_REQUIRE === 'all') {
       throw new Error('THREADBASE_TEST_REQUIRE=all, but THREADBASE_TEST_POSTGRES names no PostgreSQL')
     }
     console.warn(
-      '\n*** PostgreSQL suites are SKIPPED: set THREADBASE_TEST_POSTGRES=postgres://… (scripts/test-services.sh starts one) ***\n',
+      '\n*** PostgreSQL suites are SKIPPED: set THREADBASE_TEST_POSTGRES=postgres://… (scripts/test-postgres.sh starts one) ***\n',
     )
     project.provide('postgresUrl', null)
     return async () => {}

@@ -1,0 +1,160 @@
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { gunzipSync } from 'node:zlib'
+import { beforeAll, describe, expect, test } from 'vitest'
+import { makeTempDir, newSchemaName, postgresUrl } from '../harness.ts'
+import { childEnv, installedPackage } from './installed.ts'
+
+const run = promisify(execFile)
+
+/** The Schema-Guided Dialogues where they are (.ci/run says where), else a small sample of our own. */
+function inputFile(): string {
+  const directory = process.env.THREADBASE_TEST_DATA
+  if (directory === undefined || directory === '') {
+    return fileURLToPath(new URL('../samples/chat.jsonl', import.meta.url))
+  }
+  const file = join(directory, 'sgd-chats.jsonl.gz')
+  // a directory that was promised and lacks the file must not pass as a small sample
+  if (!existsSync(file)) throw new Error(`THREADBASE_TEST_DATA has no ${file}`)
+  return file
+}
+
+type SourceMessage = { role: string; content?: unknown; tool_calls?: unknown; tool_call_id?: string }
+type Line = { id?: string; title?: string | null; messages: SourceMessage[] }
+
+function readLines(file: string): Line[] {
+  const bytes = readFileSync(file)
+  const text = (file.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString('utf8')
+  return text
+    .split('\n')
+    .filter((line) => line.trim() !== '')
+    .map((line) => JSON.parse(line))
+}
+
+const file = inputFile()
+const lines = readLines(file)
+const messageCount = lines.reduce((sum, { messages }) => sum + messages.length, 0)
+
+type Store = { name: string; available: boolean; env: () => Promise<Record<string, string>> }
+
+const stores: Store[] = [
+  { name: 'embedded', available: true, env: async () => ({ DATA_DIR: await makeTempDir() }) },
+  {
+    name: 'postgres',
+    available: postgresUrl !== null,
+    env: async () => ({ DATABASE_URL: postgresUrl ?? '', DATABASE_SCHEMA: newSchemaName() }),
+  },
+]
+
+describe.each(stores.filter(({ available }) => available))('real dialogues on $name', ({ env }) => {
+  let command: string
+  let environment: Record<string, string | undefined>
+
+  beforeAll(async () => {
+    command = (await installedPackage()).command
+    environment = { ...childEnv, LOG_LEVEL: 'warn', ...(await env()) }
+  })
+
+  test('go in through the command line', async () => {
+    const first = await run(command, ['import', file], { env: environment })
+    expect(first.stdout).toMatch(new RegExp(`^imported +${lines.length.toLocaleString('en')}$`, 'm'))
+    expect(first.stdout).toMatch(/^refused +0$/m)
+    const again = await run(command, ['import', file], { env: environment })
+    expect(again.stdout).toMatch(/^imported +0$/m)
+    expect(again.stdout).toMatch(new RegExp(`^already there +${lines.length.toLocaleString('en')}$`, 'm'))
+  })
+
+  test('come back through HTTP, every message as it was', async () => {
+    const server = await serve(command, environment)
+    try {
+      const threads = await readAll(server.url, '/api/threads?limit=100&include_archived=true')
+      expect(threads).toHaveLength(lines.length)
+      const found: unknown[][] = []
+      for (const thread of threads) {
+        const messages = await readAll(server.url, `/api/threads/${thread.id}/messages?limit=200`)
+        expect(messages.map(({ seq }) => seq)).toEqual(messages.map((_, i) => i + 1))
+        found.push([thread.title, ...messages.map(toSource)])
+      }
+      const wanted = lines.map(({ title, messages }) => [title ?? null, ...messages.map(pickSource)])
+      expect(sortByText(found)).toEqual(sortByText(wanted))
+      expect(found.flatMap((conversation) => conversation.slice(1))).toHaveLength(messageCount)
+    } finally {
+      await server.stop()
+    }
+  })
+
+  test('come back through the export, every line as equal JSON', async () => {
+    const { stdout } = await run(command, ['export'], { env: environment, maxBuffer: 2 ** 30 })
+    const exported = stdout.split('\n').filter((line) => line !== '')
+    expect(sortByText(exported.map((line) => JSON.parse(line)))).toEqual(sortByText(lines))
+  })
+})
+
+type Item = Record<string, unknown> & { meta: { openai?: { tool_call_id?: string } } }
+
+async function readAll(url: string, path: string): Promise<Item[]> {
+  const items: Item[] = []
+  let cursor: string | null = ''
+  while (cursor !== null) {
+    const answer = await fetch(`${url}${path}${cursor === '' ? '' : `&cursor=${cursor}`}`)
+    expect(answer.status).toBe(200)
+    const page = (await answer.json()) as { items: Item[]; next_cursor: string | null }
+    items.push(...page.items)
+    cursor = page.next_cursor
+  }
+  return items
+}
+
+/** What HTTP says of a message, in the words of the file. */
+function toSource({ role, content, tool_input, meta }: Item) {
+  return { role, content, tool_calls: tool_input ?? undefined, tool_call_id: meta.openai?.tool_call_id }
+}
+
+function pickSource({ role, content = null, tool_calls, tool_call_id }: SourceMessage) {
+  return {
+    role: roleOf(role),
+    content,
+    tool_calls: isCalls(tool_calls) ? tool_calls : undefined,
+    tool_call_id,
+  }
+}
+
+// OpenAI's names for two of our roles
+const roleOf = (role: string) => (role === 'developer' ? 'system' : role === 'function' ? 'tool' : role)
+const isCalls = (value: unknown) => Array.isArray(value) && value.length > 0
+
+function sortByText<T>(values: T[]): T[] {
+  return values
+    .map((value) => ({ value, key: JSON.stringify(value, sortedKeys) }))
+    .sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0))
+    .map(({ value }) => value)
+}
+
+function sortedKeys(_key: string, value: unknown): unknown {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
+  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+}
+
+async function serve(command: string, env: Record<string, string | undefined>) {
+  const child = spawn(command, ['serve', '--port', '0'], { env, stdio: ['ignore', 'pipe', 'inherit'] })
+  const url = await new Promise<string>((resolve, reject) => {
+    let text = ''
+    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+      text += chunk
+      const found = /listening on (\S+)/.exec(text)?.[1]
+      if (found !== undefined) resolve(found)
+    })
+    child.once('exit', (code) => reject(new Error(`serve ended with code ${code}`)))
+  })
+  return {
+    url,
+    stop: async () => {
+      child.kill('SIGTERM')
+      await once(child, 'exit')
+    },
+  }
+}
