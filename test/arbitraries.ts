@@ -81,3 +81,14 @@ export function exactNumber(text: string): string {
   }
   return `${sign}${value}e${power}`
 }
+
+/** A value as jsonb keeps it: no key order, numbers by their exact text. */
+export function comparable(value: unknown): unknown {
+  if (typeof value === 'number') return `number ${exactNumber(String(value))}`
+  if (typeof value !== 'object' || value === null) return value
+  if ('rawJSON' in value) return `number ${exactNumber(String(value.rawJSON))}`
+  if (Array.isArray(value)) return value.map(comparable)
+  return Object.entries(value)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([key, item]) => [key, comparable(item)])
+}
