@@ -11,29 +11,29 @@ import type { Conversation, ImportMark } from './schema.ts'
 import { importMarkOf } from './to-openai.ts'
 
 /** What is stored of a conversation beside its messages. */
-export function markOf({ format, line }: Conversation): { import: ImportMark } {
-  return { import: { format, line } }
+export function markOf({ format, line, n }: Conversation): { import: ImportMark } {
+  return { import: { format, line, n } }
 }
 
 /**
  * Stores conversations, each of another thread. The threads come first: a process that ends in between leaves threads
  * without (all) their messages, which the next run finds and completes.
+ * @param inTurn runs the making of threads of one batch after that of another, so that they get older times
  */
 export async function importBatch(
   slices: Slices,
   scope: Scope,
   conversations: Conversation[],
+  inTurn: <T>(work: () => Promise<T>) => Promise<T>,
 ): Promise<Outcome[]> {
-  const made = await slices.threads.createMany(
-    scope,
-    conversations.map((conversation) => ({
-      id: conversation.threadId,
-      title: conversation.title,
-      meta: markOf(conversation),
-      createdAt: conversation.createdAt,
-      updatedAt: conversation.updatedAt,
-    })),
-  )
+  const threads = conversations.map((conversation) => ({
+    id: conversation.threadId,
+    title: conversation.title,
+    meta: markOf(conversation),
+    createdAt: conversation.createdAt,
+    updatedAt: conversation.updatedAt,
+  }))
+  const made = await inTurn(() => slices.threads.createMany(scope, threads))
   const outcomes: Outcome[] = []
   const fresh: Conversation[] = []
   const existing: Conversation[] = []

@@ -29,8 +29,11 @@ export async function runImport(
   const log = createReport(options)
   const input = await openInput(log.count(source), options.format)
   log.report.format = input.format
+  const inTurn = createTurns()
   const run: RunBatch =
-    options.dryRun === true ? createDryRun(slices, scope) : (batch) => importBatch(slices, scope, batch)
+    options.dryRun === true
+      ? createDryRun(slices, scope)
+      : (batch) => importBatch(slices, scope, batch, inTurn)
   const batches = createBatches(run, lanes, log.add)
   try {
     for await (const item of readConversations(input)) {
@@ -43,6 +46,16 @@ export async function runImport(
   }
   log.report.refusals.sort((a, b) => a.n - b.n)
   return log.report
+}
+
+/** Makes a function that begins each work when the one before has ended. */
+function createTurns(): <T>(work: () => Promise<T>) => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve()
+  return (work) => {
+    const now = last.then(work)
+    last = now.catch(() => {})
+    return now
+  }
 }
 
 type Log = {

@@ -26,8 +26,8 @@ export type Conversation = {
   updatedAt: Date | undefined
 }
 
-/** What `meta.import` of an imported thread holds. */
-export type ImportMark = { format: ImportFormat; line: Record<string, unknown> }
+/** What `meta.import` of an imported thread holds: its source, and where that stood in its file. */
+export type ImportMark = { format: ImportFormat; line: Record<string, unknown>; n?: number }
 
 /** Something of the input that could not be taken, with its place (line or element, from 1). */
 export type Refusal = { n: number; reason: string }

@@ -44,7 +44,7 @@ export function createTransferService(
     },
 
     /**
-     * The user's threads, archived ones too, oldest first, as text in pieces: JSON Lines as the import takes them, or
+     * The user's threads, archived ones too, oldest first (those of one import in the order of its file), as text in pieces: JSON Lines as the import takes them, or
      * Markdown. Of a thread with branches: the path to its newest message. A line that was imported comes back as
      * equal JSON.
      * @throws not_found without the thread that `threadId` names
