@@ -1,0 +1,175 @@
+import { randomUUID } from 'node:crypto'
+import { Readable } from 'node:stream'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Threadbase } from '../src/threadbase.ts'
+import { engines, type TestDatabase } from './harness.ts'
+
+const A = { userId: 'alice' }
+const B = { userId: 'bob' }
+
+type Ids = { thread: string; message: string }
+type Call = (tb: Threadbase, ids: Ids) => Promise<unknown>
+const NOT_FOUND = Symbol('not_found')
+
+// Every function of every service, called by B with the ids of A, and what must come of it. A function that is not
+// here fails the first test: whoever adds one says here how it treats a stranger.
+const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
+  threads: {
+    // the id is free in B's own world: B gets a thread of B's
+    create: [async (tb, { thread }) => (await tb.threads.create(B, { id: thread, title: 'b' })).title, 'b'],
+    createOrFind: [async (tb) => (await tb.threads.createOrFind(B, { id: randomUUID() })).created, true],
+    createMany: [async (tb) => tb.threads.createMany(B, []), []],
+    findMany: [async (tb, { thread }) => [...(await tb.threads.findMany(B, [thread])).keys()], []],
+    findThread: [(tb, { thread }) => tb.threads.findThread(B, thread), undefined],
+    getThread: [(tb, { thread }) => tb.threads.getThread(B, thread), NOT_FOUND],
+    list: [(tb) => tb.threads.list(B), { items: [] }],
+    update: [(tb, { thread }) => tb.threads.update(B, thread, { title: 'stolen' }), NOT_FOUND],
+    archive: [(tb, { thread }) => tb.threads.archive(B, thread), NOT_FOUND],
+    unarchive: [(tb, { thread }) => tb.threads.unarchive(B, thread), NOT_FOUND],
+    end: [(tb, { thread }) => tb.threads.end(B, thread), NOT_FOUND],
+    delete: [(tb, { thread }) => tb.threads.delete(B, thread), false],
+    fork: [(tb, { thread }) => tb.threads.fork(B, thread), NOT_FOUND],
+  },
+  messages: {
+    append: [(tb, { thread }) => tb.messages.append(B, thread, [{ role: 'user', content: 'x' }]), NOT_FOUND],
+    appendOrFind: [
+      (tb, { thread }) =>
+        tb.messages.appendOrFind(B, thread, [{ role: 'user', content: 'secret', messageId: 'm' }]),
+      NOT_FOUND,
+    ],
+    appendMany: [
+      async (tb, { thread }) => {
+        const messages = [{ role: 'user' as const, content: 'x' }]
+        const [outcome] = await tb.messages.appendMany(B, [{ threadId: thread, messages }])
+        return [outcome?.added, outcome?.error?.code]
+      },
+      [0, 'not_found'],
+    ],
+    listDigests: [(tb, { thread }) => tb.messages.listDigests(B, [thread]), []],
+    list: [(tb, { thread }) => tb.messages.list(B, thread), NOT_FOUND],
+    findMessage: [(tb, { thread, message }) => tb.messages.findMessage(B, thread, message), undefined],
+    getMessage: [(tb, { thread, message }) => tb.messages.getMessage(B, thread, message), NOT_FOUND],
+    update: [
+      (tb, { thread, message }) => tb.messages.update(B, thread, message, { meta: { a: 1 } }),
+      NOT_FOUND,
+    ],
+    delete: [(tb, { thread, message }) => tb.messages.delete(B, thread, message), false],
+  },
+  transfer: {
+    export: [(tb, { thread }) => collect(tb.transfer.export(B, { threadId: thread })), NOT_FOUND],
+    // a file with the id of A's thread in it makes a thread of B's
+    import: [
+      async (tb, { thread }) => {
+        const line = { id: thread, messages: [{ role: 'user', content: 'of bob' }] }
+        await tb.transfer.import(B, Readable.from([Buffer.from(`${JSON.stringify(line)}\n`)]))
+        const owners = (await tb.threads.list(B)).items.map(({ userId }) => userId)
+        return [owners.length > 0, ...new Set(owners)]
+      },
+      [true, 'bob'],
+    ],
+  },
+  configs: {
+    // of the installation: there is nothing of a user in it
+    defaults: [async (tb) => tb.configs.defaults().model, null],
+    get: [(tb, { thread }) => tb.configs.get(B, thread), NOT_FOUND],
+    put: [(tb, { thread }) => tb.configs.put(B, thread, { model: 'stolen' }), NOT_FOUND],
+    patch: [(tb, { thread }) => tb.configs.patch(B, thread, { model: 'stolen' }), NOT_FOUND],
+  },
+}
+
+async function collect(text: AsyncIterable<string>): Promise<string> {
+  let all = ''
+  for await (const part of text) all += part
+  return all
+}
+
+/** What is on a Threadbase and no service. */
+const NO_SERVICES = new Set(['database', 'close'])
+
+/** The functions of every service, as `service.function`. */
+function listFunctions(tb: Threadbase): string[] {
+  return Object.entries(tb).flatMap(([name, service]) =>
+    NO_SERVICES.has(name) ? [] : Object.keys(service as object).map((key) => `${name}.${key}`),
+  )
+}
+
+for (const engine of engines) {
+  describe.skipIf(!engine.available)(`users are apart on ${engine.name}`, () => {
+    let opened: TestDatabase
+    let ids: Ids
+    beforeAll(async () => {
+      opened = await engine.open()
+      const { tb } = opened
+      const { id: thread } = await tb.threads.create(A, { id: randomUUID(), title: 'of alice' })
+      const [message] = await tb.messages.append(A, thread, [
+        { role: 'user', content: 'secret', messageId: 'm' },
+      ])
+      await tb.configs.put(A, thread, { model: 'hers' })
+      ids = { thread, message: message?.id as string }
+    })
+    afterAll(() => opened?.close())
+
+    const everythingOfA = async ({ tb }: TestDatabase) => ({
+      threads: await tb.threads.list(A, { includeArchived: true }),
+      messages: await tb.messages.list(A, ids.thread),
+      config: await tb.configs.get(A, ids.thread),
+    })
+
+    test('every function of every service is covered here', () => {
+      const covered = Object.entries(CALLS).flatMap(([service, calls]) =>
+        Object.keys(calls).map((name) => `${service}.${name}`),
+      )
+      expect(listFunctions(opened.tb).sort()).toEqual(covered.sort())
+    })
+
+    const all = Object.entries(CALLS).flatMap(([service, calls]) =>
+      Object.entries(calls).map(([name, [call, expected]]) => ({
+        name: `${service}.${name}`,
+        call,
+        expected,
+      })),
+    )
+    // what makes a thread for B comes last: then B's lists are empty for the others
+    const making = ['threads.create', 'threads.createOrFind', 'transfer.import']
+    const ordered = [
+      ...all.filter(({ name }) => !making.includes(name)),
+      ...all.filter(({ name }) => making.includes(name)),
+    ]
+
+    test.each(ordered)('$name tells B nothing of A and changes nothing', async ({ call, expected }) => {
+      const before = await everythingOfA(opened)
+      const calling = call(opened.tb, ids)
+      if (expected === NOT_FOUND) await expect(calling).rejects.toMatchObject({ code: 'not_found' })
+      else expect(await calling).toEqual(expected)
+      expect(await everythingOfA(opened)).toEqual(before)
+    })
+
+    test("B's own thread does not lead to A's messages", async () => {
+      const { tb } = opened
+      const { id: own } = await tb.threads.create(B)
+      await expect(tb.messages.getMessage(B, own, ids.message)).rejects.toMatchObject({ code: 'not_found' })
+      await expect(tb.messages.list(B, own, { leaf: ids.message })).rejects.toMatchObject({
+        code: 'not_found',
+      })
+      for (const parentId of [ids.message, 'm']) {
+        const call = tb.messages.append(B, own, [{ role: 'user', content: 'x', parentId }])
+        await expect(call).rejects.toMatchObject({ code: 'invalid_input' })
+      }
+      // one statement for both users
+      const [ofA, ofB] = await Promise.all([
+        tb.messages.append(A, ids.thread, [{ role: 'user', content: 'a', messageId: 'n' }]),
+        tb.messages.append(B, own, [{ role: 'user', content: 'b', messageId: 'n' }]),
+      ])
+      expect([ofA[0]?.content, ofB[0]?.content]).toEqual(['a', 'b'])
+    })
+
+    test('a call without a user is refused', async () => {
+      const { tb } = opened
+      for (const scope of [undefined, null, {}, { userId: '' }, { userId: 5 }] as never[]) {
+        await expect(tb.threads.list(scope)).rejects.toMatchObject({ code: 'invalid_input' })
+        await expect(tb.messages.list(scope, ids.thread)).rejects.toMatchObject({ code: 'invalid_input' })
+        await expect(tb.configs.get(scope, ids.thread)).rejects.toMatchObject({ code: 'invalid_input' })
+      }
+    })
+  })
+}
