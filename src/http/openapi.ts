@@ -24,8 +24,28 @@ export async function registerOpenApi(app: FastifyInstance): Promise<void> {
         { name: 'service', description: 'Is it up, is it ready.' },
       ],
     },
+    transformObject: (document) => {
+      if (!('openapiObject' in document)) throw new Error('this is not OpenAPI 3')
+      return markOptionalBodies(document.openapiObject)
+    },
     refResolver: { buildLocalReference: (json, _base, _fragment, i) => String(json.$id ?? `Schema${i}`) },
   })
   await app.register(swaggerUi, { routePrefix: '/docs', staticCSP: true })
   app.get('/openapi.json', { schema: { hide: true } }, () => app.swagger())
+}
+
+type Body = { required?: boolean; content?: Record<string, { schema?: object }> }
+type Operations = Record<string, { requestBody?: Body } | undefined>
+
+/** A body with no required field may be left out, and the document must say so; the plugin marks every body required. */
+function markOptionalBodies<T extends { paths?: object }>(document: T): T {
+  for (const operations of Object.values(document.paths ?? {}) as Operations[]) {
+    for (const operation of Object.values(operations)) {
+      const body = operation?.requestBody
+      const schema = (body?.content?.['application/json']?.schema ?? {}) as Record<string, unknown>
+      if (body === undefined || schema.type !== 'object') continue
+      body.required = schema.required !== undefined || schema.minProperties !== undefined
+    }
+  }
+  return document
 }
