@@ -1,10 +1,9 @@
 import type { AddressInfo } from 'node:net'
-import type { FastifyBaseLogger } from 'fastify'
 import type { Config } from './config.ts'
 import { ThreadbaseError } from './core/errors.ts'
 import { requireMigrated } from './db/migrate.ts'
 import { loadMigrations } from './db/migrations.ts'
-import { buildApp } from './http/app.ts'
+import { type AppOptions, buildApp } from './http/app.ts'
 import { isLoopbackAddress } from './http/auth.ts'
 import { openConfigured, type Threadbase } from './threadbase.ts'
 
@@ -20,7 +19,7 @@ export type RunningServer = {
  * Opens the database, migrates it if so configured, and listens.
  * @throws invalid_input for an address that single-user mode does not listen on; conflict when the port is taken
  */
-export async function startServer(config: Config, log: FastifyBaseLogger): Promise<RunningServer> {
+export async function startServer(config: Config, log: AppOptions['log']): Promise<RunningServer> {
   if (!isLoopbackAddress(config.host)) {
     throw new ThreadbaseError(
       'invalid_input',
