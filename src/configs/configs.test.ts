@@ -121,13 +121,9 @@ for (const engine of engines) {
     test('of a thread that is not there is not found', async () => {
       const id = randomUUID()
       const { configs } = opened.tb
-      for (const call of [
-        configs.get(scope, id),
-        configs.put(scope, id, {}),
-        configs.patch(scope, id, { model: 'a' }),
-      ]) {
-        await expect(call).rejects.toMatchObject({ code: 'not_found' })
-      }
+      await expect(configs.get(scope, id)).rejects.toMatchObject({ code: 'not_found' })
+      await expect(configs.put(scope, id, {})).rejects.toMatchObject({ code: 'not_found' })
+      await expect(configs.patch(scope, id, { model: 'a' })).rejects.toMatchObject({ code: 'not_found' })
     })
 
     test('of a thread that is deleted at the same moment is not found', async () => {
