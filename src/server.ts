@@ -17,7 +17,8 @@ export type RunningServer = {
 
 /**
  * Opens the database, migrates it if so configured, and listens.
- * @throws invalid_input for an address that single-user mode does not listen on; conflict when the port is taken
+ * @throws invalid_input for an address that single-user mode does not listen on or this machine does not have;
+ *   conflict when the port is taken
  */
 export async function startServer(config: Config, log: AppOptions['log']): Promise<RunningServer> {
   if (!isLoopbackAddress(config.host)) {
@@ -52,7 +53,11 @@ async function listen(app: Awaited<ReturnType<typeof buildApp>>, { host, port }:
     await app.listen({ host, port })
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
-    if (code !== 'EADDRINUSE' && code !== 'EACCES') throw cause
+    if (code === undefined || !/^E[A-Z]+$/.test(code)) throw cause
+    if (code !== 'EADDRINUSE' && code !== 'EACCES') {
+      const details = { variable: 'HOST', code }
+      throw new ThreadbaseError('invalid_input', `cannot listen on ${host}: ${code}`, details, { cause })
+    }
     const reason = code === 'EACCES' ? 'is not allowed' : 'is in use: stop what listens there or set PORT'
     throw new ThreadbaseError('conflict', `port ${port} on ${host} ${reason}`, { port }, { cause })
   }

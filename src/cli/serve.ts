@@ -5,6 +5,8 @@ import { VERSION } from '../version.ts'
 import type { CliContext } from './context.ts'
 import { createLog } from './log.ts'
 
+const SIGNALS = ['SIGTERM', 'SIGINT'] as const
+
 /** `threadbase serve`: runs until SIGTERM or SIGINT; a second signal ends it at once. */
 export function serveCommand(cli: CliContext): Command {
   return new Command('serve')
@@ -21,7 +23,7 @@ export function serveCommand(cli: CliContext): Command {
       log.info({ authMode: config.authMode, url: server.url }, 'listening')
       const signal = await nextSignal()
       log.info({ signal }, 'shutting down; again to end at once')
-      process.once(signal, () => process.exit(1))
+      for (const again of SIGNALS) process.once(again, () => process.exit(1))
       await server.close()
     })
 }
@@ -50,6 +52,6 @@ Try it:
 
 function nextSignal(): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve(signal))
+    for (const signal of SIGNALS) process.once(signal, () => resolve(signal))
   })
 }

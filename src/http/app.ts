@@ -63,6 +63,7 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
       'request',
     )
   })
+  closeFinishedConnections(app)
   registerSingleUser(app)
   await registerOpenApi(app)
   healthRoutes(app, services.database, services.revision)
@@ -70,6 +71,20 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   messageRoutes(app, services.messages)
   configRoutes(app, services.configs)
   return app
+}
+
+/**
+ * Once the app is closing, each connection ends with its answer. Left open, they would keep the server from closing
+ * until their clients give them up.
+ */
+function closeFinishedConnections(app: FastifyInstance): void {
+  let closing = false
+  app.addHook('preClose', async () => {
+    closing = true
+  })
+  app.addHook('onSend', async (_request, reply) => {
+    if (closing) reply.header('connection', 'close')
+  })
 }
 
 /** For what is not even HTTP: there is no request to answer through. */

@@ -14,8 +14,9 @@ export const LOCAL_USER = 'local'
 
 const LOOPBACK_HOST = /^(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?$/i
 
-export function isLoopbackAddress(host: string): boolean {
-  return host === '::1' || LOOPBACK_HOST.test(host)
+/** An address to listen on: without brackets and port. */
+export function isLoopbackAddress(address: string): boolean {
+  return /^(localhost|127(\.\d{1,3}){3}|::1)$/i.test(address)
 }
 
 /**
