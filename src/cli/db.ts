@@ -71,12 +71,13 @@ export function dbCommand(cli: CliContext): Command {
     .argument('<revision>', '-n steps, the revision to go back to, or `base` for all')
     // -1 looks like an option
     .allowUnknownOption()
-    .action((target: string) =>
-      onDatabase(async (database, migrations) => {
+    .action((target: string, _options: object, command: Command) => {
+      if (/^-(?!\d+$)/.test(target)) command.error(`error: unknown option '${target}'`)
+      return onDatabase(async (database, migrations) => {
         const steps = await downgrade(database, migrations, target, printStep)
         if (steps.length === 0) print('nothing to do')
-      }),
-    )
+      })
+    })
 
   db.command('show')
     .description('print the SQL of a revision')

@@ -81,11 +81,16 @@ function configOf(program: Command, env: CliContext['env']): Config {
 }
 
 function explain(error: unknown, stderr: CliContext['stderr']): number {
-  // commander has printed its own message; asking for help is no failure
-  if (error instanceof CommanderError) return error.exitCode === 0 || error.code === 'commander.help' ? 0 : 2
+  // commander has printed its own message; asking for help is no failure, a missing command is
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
   if (isThreadbaseError(error)) {
     stderr.write(`threadbase: ${error.message}\n`)
     return EXIT_CODE[error.code]
+  }
+  // a file or directory that is not there, not allowed, full: the message says which, and it is no bug of ours
+  if (error instanceof Error && 'syscall' in error) {
+    stderr.write(`threadbase: ${error.message}\n`)
+    return 1
   }
   stderr.write(`threadbase: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
   return 1
