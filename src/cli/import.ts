@@ -1,5 +1,6 @@
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
+import type { Readable } from 'node:stream'
 import { Command, Option } from 'commander'
 import { ThreadbaseError } from '../core/errors.ts'
 import { IMPORT_FORMATS, type ImportFormat, type ImportReport, type Refusal } from '../transfer/schema.ts'
@@ -64,14 +65,14 @@ async function run(cli: CliContext, file: string, options: Options): Promise<voi
     finish('failed')
     throw error
   } finally {
+    // standard input that waits for more would keep the process alive
+    input.stream.destroy()
     await tb.close()
   }
 }
 
 /** @throws not_found for no such file, invalid_input for a directory and for what cannot be read */
-async function openFile(
-  file: string,
-): Promise<{ stream: AsyncIterable<Uint8Array>; size: number | undefined }> {
+async function openFile(file: string): Promise<{ stream: Readable; size: number | undefined }> {
   const fail = (code: 'not_found' | 'invalid_input', reason: string) =>
     new ThreadbaseError(code, `${file} ${reason}`, { file })
   let handle: FileHandle

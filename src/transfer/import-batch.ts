@@ -98,8 +98,9 @@ export function outcomeOf({ conversation, thread, plan }: Planned, { added, erro
   if (plan.do === 'refuse') return refused(conversation, plan.reason)
   if (error !== undefined) return refused(conversation, error, added)
   if (plan.do === 'nothing') return { n, messages: 0, status: 'known' }
-  const unfinished = thread === undefined || thread.lastSeq === 0
-  return { n, messages: added, status: unfinished && added > 0 ? 'imported' : 'extended' }
+  // a thread without messages is what an interrupted import leaves
+  const isNew = thread === undefined || (thread.lastSeq === 0 && added > 0)
+  return { n, messages: added, status: isNew ? 'imported' : 'extended' }
 }
 
 /** Appends to those that have something to append; one result each, in order. */

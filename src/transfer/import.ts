@@ -1,7 +1,7 @@
 import type { Scope } from '../core/scope.ts'
 import { createDryRun } from './dry-run.ts'
 import { importBatch } from './import-batch.ts'
-import { openInput } from './input.ts'
+import { openInput, untilStopped } from './input.ts'
 import type { Slices } from './plan.ts'
 import { readConversations } from './read.ts'
 import { type Conversation, type ImportOptions, type ImportReport, KEPT_REFUSALS } from './schema.ts'
@@ -27,7 +27,13 @@ export async function runImport(
   options: ImportOptions = {},
 ): Promise<ImportReport> {
   const log = createReport(options)
-  const input = await openInput(log.count(source), options.format)
+  const bytes = untilStopped(source, options.signal, (count) => {
+    log.report.bytes += count
+  })
+  const input = await openInput(bytes, options.format).catch(async (error: unknown) => {
+    await bytes.return(undefined)
+    throw error
+  })
   log.report.format = input.format
   const inTurn = createTurns()
   const run: RunBatch =
@@ -37,6 +43,7 @@ export async function runImport(
   const batches = createBatches(run, lanes, log.add)
   try {
     for await (const item of readConversations(input)) {
+      // what comes now may have been cut off by the stop
       if (options.signal?.aborted === true) break
       if ('refusal' in item) log.add({ ...item.refusal, messages: 0, status: 'refused' })
       else await batches.add(item.conversation, item.chars)
@@ -61,8 +68,6 @@ function createTurns(): <T>(work: () => Promise<T>) => Promise<T> {
 type Log = {
   report: ImportReport
   add(outcome: Outcome): void
-  /** The source, its bytes counted as they are read. */
-  count(source: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array>
 }
 
 function createReport({ dryRun = false, onProgress, onRefused }: ImportOptions): Log {
@@ -88,12 +93,6 @@ function createReport({ dryRun = false, onProgress, onRefused }: ImportOptions):
         onRefused?.({ n, reason })
       }
       onProgress?.(report)
-    },
-    async *count(source) {
-      for await (const chunk of source) {
-        report.bytes += chunk.length
-        yield chunk
-      }
     },
   }
 }

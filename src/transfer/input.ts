@@ -79,6 +79,35 @@ async function* withoutMark(source: AsyncIterable<Buffer>): AsyncGenerator<Buffe
   }
 }
 
+/** The source until the signal says stop, also while it waits for more; `onRead` gets the length of each chunk. */
+export async function* untilStopped(
+  source: AsyncIterable<Uint8Array>,
+  signal: AbortSignal | undefined,
+  onRead: (bytes: number) => void,
+): AsyncGenerator<Uint8Array> {
+  const iterator = source[Symbol.asyncIterator]()
+  let stop = () => {}
+  const onAbort = () => stop()
+  signal?.addEventListener('abort', onAbort)
+  try {
+    while (signal?.aborted !== true) {
+      const next = await new Promise<IteratorResult<Uint8Array> | undefined>((resolve, reject) => {
+        stop = () => resolve(undefined)
+        iterator.next().then(resolve, reject)
+      })
+      if (next === undefined || next.done === true) return
+      onRead(next.value.length)
+      yield next.value
+    }
+  } finally {
+    signal?.removeEventListener('abort', onAbort)
+    // a source that is waiting answers when more comes, which may be never
+    const closed = iterator.return?.()
+    if (signal?.aborted === true) closed?.catch(() => {})
+    else await closed
+  }
+}
+
 /** Whether reading failed because the packed bytes are damaged or cut off, not because of the disk. */
 export function isDamagedGzip(error: unknown): boolean {
   const code = (error as { code?: unknown } | undefined)?.code
