@@ -26,9 +26,7 @@ export const anyText = fc.oneof(
     .map((parts) => parts.join('')),
 )
 
-// No key begins with a backslash: JSON.parse of Node 24 (V8 13.6) reads {"a":1,"\n":2} as {"a":1,"\\":2} once it has read
-// {"a":1,"\\":2}. The key it expects next is compared with the text as it is written, escapes and all.
-const key = anyText.filter((text) => text !== '__proto__' && !text.startsWith('\\'))
+const key = anyText.filter((text) => text !== '__proto__')
 
 const digits = (min: number, max: number) =>
   fc.array(fc.integer({ min: 0, max: 9 }), { minLength: min, maxLength: max }).map((list) => list.join(''))

@@ -1,21 +1,22 @@
 import { hash } from 'node:crypto'
 import { ThreadbaseError } from './errors.ts'
+import { parseWithExactKeys } from './exact-keys.ts'
 
 /** Deeper nesting than this is refused: PostgreSQL and every client would overflow their stack somewhere. */
 export const MAX_JSON_DEPTH = 500
 
-// Only a text with one of these can hold a number that a double would change: any 15 digits fit, dot or no dot.
-const MAY_LOSE_DIGITS = /\d[\d.]{15}|\d[eE]|-0/
+// Only a text with one of these can hold a number that a double would change: any 15 digits fit, dot or no dot. Dates
+// in texts are common, and no number goes on with a digit after -0.
+const MAY_LOSE_DIGITS = /\d[\d.]{15}|\d[eE][-+\d]|-0(?!\d)/
 
 /**
- * JSON.parse that loses no digit: a number that a double cannot hold (a 64-bit id, 1e400) becomes a
+ * JSON.parse that loses no digit and confuses no keys: a number that a double cannot hold (a 64-bit id, 1e400) becomes a
  * `JSON.rawJSON` object, which `JSON.stringify` writes out again as it was. All others are plain numbers.
  * @throws SyntaxError as JSON.parse does; invalid_input when the text is nested so deep that the stack overflows.
  */
 export function parseJson(text: string): unknown {
-  if (!MAY_LOSE_DIGITS.test(text)) return JSON.parse(text)
   try {
-    return JSON.parse(text, keepExactNumbers)
+    return parseWithExactKeys(text, MAY_LOSE_DIGITS.test(text) ? keepExactNumbers : undefined)
   } catch (error) {
     throw error instanceof RangeError ? tooDeep() : error
   }

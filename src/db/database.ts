@@ -34,6 +34,7 @@ export type CommonOptions = {
 
 export const DEFAULT_SCHEMA = 'threadbase'
 
+/** @internal Its types are those of the driver, which users of the package do not have. */
 export function createDatabase(
   source: SessionSource,
   facts: Pick<Database, 'engine' | 'description' | 'parallelism' | 'stats'>,

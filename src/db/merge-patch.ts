@@ -1,5 +1,5 @@
 import { type RawBuilder, sql } from 'kysely'
-import { encodeJsonb } from '../core/json.ts'
+import { encodeJsonb, parseJson } from '../core/json.ts'
 
 /**
  * The new value of a jsonb object: its fields with those of the patch over them, and without those that the patch
@@ -12,6 +12,8 @@ export function mergePatch(
 ): RawBuilder<unknown> {
   const text = encodeJsonb(patch)
   // read back from the text, so that a removed key is spelt as it is stored
-  const removed = Object.entries(JSON.parse(text)).flatMap(([key, value]) => (value === null ? [key] : []))
+  const removed = Object.entries(parseJson(text) as object).flatMap(([key, value]) =>
+    value === null ? [key] : [],
+  )
   return sql`(${current} || ${text}::jsonb) - ${removed}::text[]`
 }

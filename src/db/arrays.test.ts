@@ -1,0 +1,34 @@
+import { sql } from 'kysely'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { engines, type TestDatabase } from '../../test/harness.ts'
+import { intArray, textArray, uuidArray } from './arrays.ts'
+
+const ID = '0192f0c1-2f6b-7cc0-8d2e-5f0a6d2f4b11'
+
+for (const engine of engines) {
+  describe.skipIf(!engine.available)(`binary arrays on ${engine.name}`, () => {
+    let store: TestDatabase
+    beforeAll(async () => {
+      store = await engine.open({ migrations: [] })
+    })
+    afterAll(() => store?.close())
+
+    test.each([
+      {
+        texts: ['', 'a', null, 'é日本😀', '{"a":"\\"}', 'NULL', ' , '],
+        uuids: [ID, null, ID.toUpperCase()],
+        ints: [0, null, -1, 2_147_483_647],
+      },
+      { texts: [], uuids: [], ints: [] },
+      { texts: [null], uuids: [null], ints: [null] },
+      { texts: ['x'.repeat(100_000)], uuids: [ID], ints: [-2_147_483_648] },
+    ])('arrive as they were', async ({ texts, uuids, ints }) => {
+      const { rows } = await sql`
+        select ${textArray(texts)}::text[] as texts, ${uuidArray(uuids)}::uuid[] as uuids, ${intArray(ints)}::int[] as ints,
+               array_length(${textArray(texts)}::text[], 1) as length`.execute(store.database.db)
+      expect(rows).toEqual([
+        { texts, uuids: uuids.map((id) => id && id.toLowerCase()), ints, length: texts.length || null },
+      ])
+    })
+  })
+}
