@@ -27,7 +27,7 @@ for (const engine of engines) {
         select ${textArray(texts)}::text[] as texts, ${uuidArray(uuids)}::uuid[] as uuids, ${intArray(ints)}::int[] as ints,
                array_length(${textArray(texts)}::text[], 1) as length`.execute(store.database.db)
       expect(rows).toEqual([
-        { texts, uuids: uuids.map((id) => id && id.toLowerCase()), ints, length: texts.length || null },
+        { texts, uuids: uuids.map((id) => id?.toLowerCase() ?? null), ints, length: texts.length || null },
       ])
     })
   })
