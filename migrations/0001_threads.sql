@@ -144,7 +144,9 @@ begin
       left join lateral (
         select m.seq, m.id, m.created_at, m.parent_seq, m.meta, m.digest
           from :"schema".messages m
-         where m.user_id = i.user_id and uuid_send(m.thread_id) = uuid_send(i.thread_id)
+         -- a thread that never had a message is not searched
+         where th.last_seq > 0
+           and m.user_id = i.user_id and uuid_send(m.thread_id) = uuid_send(i.thread_id)
            and m.message_id = i.message_id
          limit 1
       ) known on true
