@@ -45,7 +45,7 @@ const PGBENCH_APPEND = `select status, id, seq, parent_seq, parent_id, meta, cre
   array[gen_random_uuid()], array[gen_random_uuid()::text], array['auto'], array[null]::int[], array[null]::uuid[],
   array[null]::text[], array['user'], array['"${TEXT}"'], array[null]::text[], array[null]::text[],
   array[null]::text[], array[null]::text[], array[null]::text[], array['00112233445566778899aabbccddeeff'],
-  array[null]::timestamptz[]);`
+  array[null]::timestamptz[], array[null]::timestamptz[]);`
 
 async function appendRows(tb: Threadbase, url: string): Promise<Row[]> {
   for (let writer = 0; writer < WRITERS; writer++) await tb.threads.create(scope, { id: threadOf(writer) })

@@ -98,15 +98,17 @@ create policy own_rows on :"schema".configs
 --
 -- Answers one row a message, in order: status `new`, `known` (already stored with equal content, named by id and
 -- seq), or why its call was refused: `no_thread`, `no_parent`, `conflict`; the other messages of a refused call say
--- `refused`. A message_id comes at most once in a batch. meta is that of a known message. parent_id is null when the parent came in the same batch:
--- parent_seq names it.
+-- `refused`. A message_id comes at most once in a batch. meta is that of a known message. parent_id is null when the
+-- parent came in the same batch: parent_seq names it.
 create function :"schema".append_messages(
   p_call int[], p_user_id text[], p_thread_id uuid[], p_id uuid[], p_message_id text[],
   -- 'auto': the thread's newest message; 'root': none; 'batch': element p_parent_n of this batch;
   -- 'stored': the message with this id or message_id
   p_parent_mode text[], p_parent_n int[], p_parent_id uuid[], p_parent_key text[],
   p_role text[], p_content text[], p_text text[], p_tool_name text[], p_tool_input text[], p_tool_output text[],
-  p_meta text[], p_digest text[], p_created_at timestamptz[]
+  p_meta text[], p_digest text[], p_created_at timestamptz[],
+  -- when the message says its thread was updated; null for now
+  p_updated_at timestamptz[]
 ) returns table (
   n bigint, status text, id uuid, seq bigint, parent_seq bigint, parent_id uuid, meta jsonb, created_at timestamptz
 )
@@ -203,9 +205,8 @@ begin
   ), touched as (
     update :"schema".threads th
        set last_seq = newest.seq,
-           -- a message that is brought in late does not make its thread look newer than the message is
-           updated_at = greatest(th.updated_at, least(newest.created, now()))
-      from (select p.user_id, p.thread_id, max(p.new_seq) as seq, max(p.created) as created
+           updated_at = greatest(th.updated_at, least(newest.updated, now()))
+      from (select p.user_id, p.thread_id, max(p.new_seq) as seq, max(coalesce(p_updated_at[p.n], now())) as updated
               from placed p where p.decision = 'new' group by 1, 2) newest
      where th.user_id = newest.user_id and th.id = newest.thread_id
   )
@@ -223,7 +224,7 @@ $function$;
 -- down
 
 drop function :"schema".append_messages(int[], text[], uuid[], uuid[], text[], text[], int[], uuid[], text[], text[],
-  text[], text[], text[], text[], text[], text[], text[], timestamptz[]);
+  text[], text[], text[], text[], text[], text[], text[], timestamptz[], timestamptz[]);
 drop table :"schema".configs;
 drop table :"schema".messages;
 drop table :"schema".threads;

@@ -60,7 +60,8 @@ async function finishCall(
 }
 
 function toCall(userId: string, threadId: string, part: Part): AppendCall {
-  return { userId, threadId, rows: part.map(({ row }) => row) }
+  // what is brought in from elsewhere does not make its thread look newer than it is
+  return { userId, threadId, rows: part.map(({ row }) => ({ ...row, updatedAt: row.createdAt })) }
 }
 
 /** The error if it concerns one call alone. @throws every other, which stops all of them */

@@ -64,6 +64,7 @@ function prepareMessage(userId: string, threadId: string, message: NewMessage): 
     meta: message.meta === undefined ? null : encodeJsonb(message.meta),
     digest: digestMessage(message),
     createdAt: message.createdAt === undefined ? null : toInstant(message.createdAt),
+    updatedAt: null,
   }
   return { row, message, text }
 }

@@ -26,6 +26,8 @@ export type AppendRow = {
   meta: string | null
   digest: string
   createdAt: string | null
+  /** When the message says its thread was updated; null for now. */
+  updatedAt: string | null
 }
 
 export type AppendOutcome = {
@@ -39,7 +41,7 @@ export type AppendOutcome = {
   created_at: Date
 }
 
-type TextKey = Exclude<keyof AppendRow, 'call' | 'parentN'>
+type TextKey = Exclude<keyof AppendRow, 'call' | 'parentN' | 'createdAt' | 'updatedAt'>
 
 /** Appends the messages of one or many calls in one statement (see migrations/0001_threads.sql); one outcome a row, in order. */
 export async function appendRows(db: Db, rows: AppendRow[]): Promise<AppendOutcome[]> {
@@ -55,7 +57,8 @@ export async function appendRows(db: Db, rows: AppendRow[]): Promise<AppendOutco
       ${uuids('parentId')}::uuid[], ${texts('parentKey')}::text[], ${texts('role')}::text[],
       ${texts('content')}::text[], ${texts('text')}::text[], ${texts('toolName')}::text[],
       ${texts('toolInput')}::text[], ${texts('toolOutput')}::text[], ${texts('meta')}::text[],
-      ${texts('digest')}::text[], ${column('createdAt')}::timestamptz[])`.execute(db)
+      ${texts('digest')}::text[], ${column('createdAt')}::timestamptz[],
+      ${column('updatedAt')}::timestamptz[])`.execute(db)
   // the statement cannot see its own rows: a parent that came in the same batch is named by its seq only
   const keyOf = (row: AppendRow | undefined, seq: number) => `${row?.threadId} ${seq} ${row?.userId}`
   const ids = new Map(result.rows.map(({ seq, id }, i) => [keyOf(rows[i], seq), id]))
