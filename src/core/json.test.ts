@@ -79,6 +79,16 @@ describe('json and jsonb texts', () => {
     )
   })
 
+  test('jsonb does not spell out numbers with large exponents', () => {
+    for (const text of ['1e100000', '-1.5e-400', '1e308', '1e999999']) {
+      const value = { a: [parseJson(text)], b: 1e21 }
+      const stored = encodeJsonb(value)
+      expect(JSON.parse(stored).a[0], text).toBeTypeOf('string')
+      expect(JSON.parse(stored).b).toBe(1e21)
+      expect(JSON.stringify(decodeJsonb(stored))).toBe(JSON.stringify(value))
+    }
+  })
+
   test('jsonb keeps digits and a key named __proto__ beside a text that needs encoding', () => {
     const text = '{"nul":"\\u0000","id":12345678901234567890,"__proto__":{"\\ud800":1}}'
     expect(JSON.stringify(decodeJsonb(encodeJsonb(parseJson(text))))).toBe(text)

@@ -112,11 +112,14 @@ function tooDeep(): ThreadbaseError {
   })
 }
 
-// `jsonb` refuses NUL and lone surrogates. They are written behind U+FFFF, a code point that no text contains
-// by Unicode's own rules, and U+FFFF itself is doubled in the same way.
+// `jsonb` refuses NUL and lone surrogates, and spells every number out: a few bytes of 1e100000 would come back as
+// 100 KB. What it cannot hold is written behind U+FFFF, a code point that no text contains by Unicode's own rules, and
+// U+FFFF itself in the same way: as four hex digits, or for a number as `n` and its text.
 const MARK = '\uffff'
+const MARKED_NUMBER = `${MARK}n`
 const UNSTORABLE = /[\0\uffff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g
-const MAY_NEED_ENCODING = /\\u0000|\\u[dD][89a-fA-F]|\uffff/
+const MAY_NEED_ENCODING = /\\u0000|\\u[dD][89a-fA-F]|\uffff|\d[eE][+-]?\d\d/
+const MAX_EXPONENT = 40
 
 /**
  * Text for a `jsonb` column: as {@link encodeJson}, with what jsonb cannot hold written in a form that it can.
@@ -124,13 +127,13 @@ const MAY_NEED_ENCODING = /\\u0000|\\u[dD][89a-fA-F]|\uffff/
  */
 export function encodeJsonb(value: unknown): string {
   const text = encodeJson(value)
-  return MAY_NEED_ENCODING.test(text) ? encodeJson(mapStrings(parseJson(text), escapeText)) : text
+  return MAY_NEED_ENCODING.test(text) ? encodeJson(mapScalars(parseJson(text), encodeScalar)) : text
 }
 
 /** The value of a `jsonb` column's text, as it was given to {@link encodeJsonb}. */
 export function decodeJsonb(text: string): unknown {
   const value = parseJson(text)
-  return text.includes(MARK) ? mapStrings(value, unescapeText) : value
+  return text.includes(MARK) ? mapScalars(value, decodeScalar) : value
 }
 
 /** Text as a `text` column can hold it, for what is derived and searched: NUL and lone surrogates become U+FFFD. */
@@ -138,19 +141,34 @@ export function toStorableText(text: string): string {
   return text.isWellFormed() && !text.includes('\0') ? text : text.toWellFormed().replaceAll('\0', '\ufffd')
 }
 
-function escapeText(text: string): string {
-  return text.replace(UNSTORABLE, (char) => `${MARK}${char.charCodeAt(0).toString(16).padStart(4, '0')}`)
+function encodeScalar(value: unknown): unknown {
+  if (typeof value === 'string') {
+    return value.replace(UNSTORABLE, (char) => `${MARK}${char.charCodeAt(0).toString(16).padStart(4, '0')}`)
+  }
+  if (typeof value !== 'number' && !rawJson.isRawJSON(value)) return value
+  const text = JSON.stringify(value)
+  const exponent = /[eE]([+-]?\d+)$/.exec(text)?.[1]
+  return exponent !== undefined && Math.abs(Number(exponent)) > MAX_EXPONENT
+    ? `${MARKED_NUMBER}${text}`
+    : value
 }
 
-function unescapeText(text: string): string {
-  return text.replace(/\uffff([0-9a-f]{4})/g, (_, code: string) =>
+function decodeScalar(value: unknown): unknown {
+  if (typeof value !== 'string') return value
+  if (value.startsWith(MARKED_NUMBER)) return parseJson(value.slice(MARKED_NUMBER.length))
+  return value.replace(/\uffff([0-9a-f]{4})/g, (_, code: string) =>
     String.fromCharCode(Number.parseInt(code, 16)),
   )
 }
 
-function mapStrings(value: unknown, map: (text: string) => string): unknown {
-  if (typeof value === 'string') return map(value)
-  if (typeof value !== 'object' || value === null || rawJson.isRawJSON(value)) return value
-  if (Array.isArray(value)) return value.map((item) => mapStrings(item, map))
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [map(key), mapStrings(item, map)]))
+/** The value with `map` over its texts, numbers and keys. */
+function mapScalars(value: unknown, map: (value: unknown) => unknown): unknown {
+  if (typeof value !== 'object' || value === null || rawJson.isRawJSON(value)) return map(value)
+  if (Array.isArray(value)) return value.map((item) => mapScalars(item, map))
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [map(key), mapScalars(item, map)]))
+}
+
+/** A number that no double can hold, as {@link parseJson} gives it. */
+export function isRawNumber(value: unknown): value is { rawJSON: string } {
+  return rawJson.isRawJSON(value)
 }

@@ -25,6 +25,12 @@ describeApi(
       expect(body).toEqual(expected)
     })
 
+    test('a temperature written with more digits than a double has is that double', async () => {
+      const path = `/api/threads/${await api.newThread()}/config`
+      const { status, body } = await api.call('PUT', path, '{"temperature": 0.69999999999999996}')
+      expect([status, body.temperature]).toEqual([200, 0.7])
+    })
+
     test('PUT replaces all, PATCH changes what it names, null falls back', async () => {
       const path = `/api/threads/${await api.newThread()}/config`
       const put = await api.call('PUT', path, {

@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import type { TObject, TSchema } from 'typebox'
+import { isRawNumber } from '../core/json.ts'
 import { tryParse } from '../core/validate.ts'
 
 const WORDS: Record<string, string> = {
@@ -13,8 +14,13 @@ const WORDS: Record<string, string> = {
 export function registerValidation(app: FastifyInstance): void {
   app.setValidatorCompiler<TSchema>(({ schema, httpPart = 'body' }) => {
     const what = WORDS[httpPart] ?? httpPart
-    return (data: unknown) =>
-      tryParse(schema, httpPart === 'querystring' ? coerceQuery(schema as TObject, data) : data, what)
+    const prepare =
+      httpPart === 'querystring'
+        ? coerceQuery
+        : httpPart === 'body'
+          ? roundNumbers
+          : (_: TObject, data: unknown) => data
+    return (data: unknown) => tryParse(schema, prepare(schema as TObject, data), what)
   })
   // `curl -X POST` sends no body, which is no fields; Fastify's own null for it would be the same as JSON's
   app.addHook('preValidation', async (request) => {
@@ -36,4 +42,20 @@ function coerceQuery(schema: TObject, data: unknown): unknown {
     else result[name] = value
   }
   return result
+}
+
+type NumberSchema = { type?: string; anyOf?: NumberSchema[] }
+
+const takesNumber = ({ type, anyOf }: NumberSchema): boolean =>
+  type === 'number' || type === 'integer' || (anyOf?.some(takesNumber) ?? false)
+
+/** A field of ours that is a number takes 0.69999999999999996 for the double it stands for; data keeps every digit. */
+function roundNumbers({ properties }: TObject, data: unknown): unknown {
+  if (typeof data !== 'object' || data === null || Array.isArray(data)) return data
+  const rounded = Object.entries(data).filter(([name, value]) => {
+    const schema = Object.hasOwn(properties ?? {}, name) ? properties[name] : undefined
+    return isRawNumber(value) && schema !== undefined && takesNumber(schema as NumberSchema)
+  })
+  if (rounded.length === 0) return data
+  return { ...data, ...Object.fromEntries(rounded.map(([name, value]) => [name, Number(value.rawJSON)])) }
 }

@@ -93,7 +93,8 @@ function setParent({ row }: Prepared, parentId: NewMessage['parentId'], byKey: M
 }
 
 function toInstant(value: string | Date): string {
-  const date = new Date(value)
+  // with a space JavaScript reads another, older format
+  const date = typeof value === 'string' ? new Date(value.toUpperCase().replace(' ', 'T')) : value
   const year = date.getUTCFullYear()
   if (!(year >= 1 && year <= 9_999) || (typeof value === 'string' && !isDay(value.slice(0, 10)))) {
     throw new ThreadbaseError('invalid_input', 'created_at is not a date that exists', {
@@ -105,7 +106,8 @@ function toInstant(value: string | Date): string {
 
 /** JavaScript takes the 30th of February for the 2nd of March. */
 function isDay(day: string): boolean {
-  return new Date(`${day}T00:00:00Z`).toISOString().startsWith(day)
+  const date = new Date(`${day}T00:00:00Z`)
+  return !Number.isNaN(date.getTime()) && date.toISOString().startsWith(day)
 }
 
 /** The message as it is stored, from what was given and what the database answered. */

@@ -132,5 +132,20 @@ for (const engine of engines) {
         else expect(await all(fork.value.id)).toHaveLength(6)
       }
     })
+
+    test('a thread is deleted while its forks are appended to: nobody waits for the other for ever', async () => {
+      const { threads, messages } = opened.tb
+      for (let round = 0; round < 10; round++) {
+        // an id of the client's that sorts behind those of the forks
+        const { id } = await threads.create(scope, { id: `f${randomUUID().slice(1)}` })
+        const forks = await Promise.all(Array.from({ length: 6 }, () => threads.fork(scope, id)))
+        const append = (threadId: string) =>
+          messages.append(scope, threadId, [{ role: 'user', content: 'x' }])
+        const appends = [...forks, ...forks].map((fork) => append(fork.id))
+        expect(await threads.delete(scope, id)).toBe(true)
+        for (const appended of await Promise.all(appends)) expect(appended).toHaveLength(1)
+        expect((await threads.getThread(scope, forks[0]?.id ?? '')).forkedFrom).toBeNull()
+      }
+    })
   })
 }

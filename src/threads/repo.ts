@@ -156,7 +156,7 @@ export async function updateThread(
   return rows[0] && toThread(rows[0])
 }
 
-/** Sets a mark to now unless it is set, or clears it. Undefined when there is no such thread. */
+/** Sets a mark to now unless it is set, or clears it; no update when it is so already. Undefined when there is no such thread. */
 export async function markThread(
   db: Db,
   userId: string,
@@ -166,18 +166,35 @@ export async function markThread(
 ): Promise<Thread | undefined> {
   const column = sql.ref(mark)
   const value = on ? sql`coalesce(${column}, now())` : sql`null`
+  const changes = on ? sql`${column} is null` : sql`${column} is not null`
   const { rows } = await sql<ThreadRow>`
     /* threads.mark */
-    update ${t.threads} set ${column} = ${value}, updated_at = greatest(updated_at, now())
+    update ${t.threads}
+       set ${column} = ${value}, updated_at = case when ${changes} then greatest(updated_at, now()) else updated_at end
      where user_id = ${userId} and id = ${id}::uuid returning ${selected}`.execute(db)
   return rows[0] && toThread(rows[0])
 }
 
-/** Its messages and configuration go with it. False when there was none. */
-export async function deleteThread(db: Db, userId: string, id: string): Promise<boolean> {
+/**
+ * Locks a thread and its forks, which a deletion of it touches, in the order in which appends lock threads: any other
+ * order can deadlock with them.
+ */
+export async function lockThreadAndForks(tx: Db, userId: string, id: string): Promise<void> {
+  await sql`
+    /* threads.lock */
+    select 1 from ${t.threads}
+     where user_id = ${userId} and id = any (array(
+       select ${id}::uuid
+       union all
+       select id from ${t.threads} where user_id = ${userId} and forked_from = ${id}::uuid))
+     order by user_id, id for update`.execute(tx)
+}
+
+/** Its messages and configuration go with it. Under {@link lockThreadAndForks}. False when there was none. */
+export async function deleteThread(tx: Db, userId: string, id: string): Promise<boolean> {
   const { numAffectedRows } = await sql`
     /* threads.delete */
-    delete from ${t.threads} where user_id = ${userId} and id = ${id}::uuid`.execute(db)
+    delete from ${t.threads} where user_id = ${userId} and id = ${id}::uuid`.execute(tx)
   return numAffectedRows === 1n
 }
 

@@ -1,10 +1,11 @@
+import type { Kysely } from 'kysely'
 import { isThreadbaseError, ThreadbaseError } from '../core/errors.ts'
 import { isUuid, newId, requireUuid } from '../core/ids.ts'
 import { digestJson } from '../core/json.ts'
 import { badCursor, decodeCursor, encodeCursor, type Page, toPage } from '../core/pages.ts'
 import { type Scope, userOf } from '../core/scope.ts'
 import { parseInput } from '../core/validate.ts'
-import type { Db } from '../db/schema.ts'
+import type { Schema } from '../db/schema.ts'
 import * as repo from './repo.ts'
 import { ForkOptions, NewThread, type Thread, ThreadPatch, ThreadQuery } from './schema.ts'
 
@@ -22,7 +23,7 @@ const FIRST_TIME = new Date(Date.UTC(-4712, 0, 1))
  * Threads of a user. Every function takes the scope first; a thread of another user is `not_found`, like one that
  * does not exist.
  */
-export function createThreadService(db: Db) {
+export function createThreadService(db: Kysely<Schema>) {
   const found = (thread: Thread | undefined, id: string): Thread => {
     if (thread === undefined) throw threadNotFound(id)
     return thread
@@ -146,7 +147,12 @@ export function createThreadService(db: Db) {
 
     /** Removes the thread and everything in it. False when there was none, which is no error. */
     async delete(scope: Scope, id: string): Promise<boolean> {
-      return repo.deleteThread(db, userOf(scope), requireUuid(id, 'thread id'))
+      const userId = userOf(scope)
+      const uuid = requireUuid(id, 'thread id')
+      return db.transaction().execute(async (tx) => {
+        await repo.lockThreadAndForks(tx, userId, uuid)
+        return repo.deleteThread(tx, userId, uuid)
+      })
     },
 
     /**
