@@ -31,13 +31,28 @@ const toHttp = (config: Config) => ({ ...snakeKeys(config), sources: snakeKeys(c
 export function configRoutes(app: FastifyInstance, configs: ConfigService): void {
   app.get(
     '/api/config/defaults',
-    { schema: routeSchema({ tags, summary: 'What a thread gets that sets nothing', response }) },
+    {
+      schema: routeSchema({
+        operationId: 'getConfigDefaults',
+        tags,
+        summary: 'What a thread gets that sets nothing',
+        response,
+      }),
+    },
     () => toHttp(configs.defaults()),
   )
 
   app.get<ById>(
     '/api/threads/:id/config',
-    { schema: routeSchema({ tags, summary: 'Read the configuration in force', params: path, response }) },
+    {
+      schema: routeSchema({
+        operationId: 'getConfig',
+        tags,
+        summary: 'Read the configuration in force',
+        params: path,
+        response,
+      }),
+    },
     async ({ scope, params }) => toHttp(await configs.get(scope, params.id)),
   )
 
@@ -45,6 +60,7 @@ export function configRoutes(app: FastifyInstance, configs: ConfigService): void
     '/api/threads/:id/config',
     {
       schema: routeSchema({
+        operationId: 'replaceConfig',
         tags,
         summary: "Replace the thread's configuration",
         description: 'What is left out falls back to its default.',
@@ -60,6 +76,7 @@ export function configRoutes(app: FastifyInstance, configs: ConfigService): void
     '/api/threads/:id/config',
     {
       schema: routeSchema({
+        operationId: 'updateConfig',
         tags,
         summary: 'Change some of the configuration',
         description: 'What is left out stays; null falls back to the default.',

@@ -26,6 +26,8 @@ export function pageToHttp<T extends object>({ items, nextCursor }: Page<T>) {
 }
 
 type RouteSchema = {
+  /** Names the call in clients that are generated from the OpenAPI document; unique, never changed. */
+  operationId: string
   tags: string[]
   summary: string
   description?: string

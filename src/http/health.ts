@@ -25,6 +25,7 @@ export function healthRoutes(
     '/health',
     {
       schema: routeSchema({
+        operationId: 'getHealth',
         tags: ['service'],
         summary: 'Is the process up',
         querystring: AnyQuery,
@@ -37,6 +38,7 @@ export function healthRoutes(
     '/ready',
     {
       schema: routeSchema({
+        operationId: 'getReady',
         tags: ['service'],
         summary: 'Is the database reachable and migrated',
         querystring: AnyQuery,

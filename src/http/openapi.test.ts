@@ -63,12 +63,19 @@ describeApi('the OpenAPI document', (api) => {
     expect(documented.sort()).toEqual(urls.sort())
   })
 
+  test('every operation has a name of its own', async () => {
+    const names = operationsOf(await read()).map(({ operation }) => operation.operationId)
+    expect(names).toContain('appendMessages')
+    expect(new Set(names).size).toBe(names.length)
+  })
+
   test('every operation says what it does, what it takes and how it fails', async () => {
     const document = await read()
     const tags = document.tags.map(({ name }: Json) => name)
     for (const { path, method, operation } of operationsOf(document)) {
       const where = `${method} ${path}`
       expect(operation.summary, where).toMatch(/^[A-Z].{5,}[^.]$/)
+      expect(operation.operationId, where).toMatch(/^[a-z]+([A-Z][a-z]+)+$/)
       expect(operation.tags, where).toHaveLength(1)
       expect(tags, where).toContain(operation.tags[0])
       const statuses = Object.keys(operation.responses)

@@ -44,6 +44,7 @@ export function messageRoutes(app: FastifyInstance, messages: MessageService): v
     '/api/threads/:id/messages',
     {
       schema: routeSchema({
+        operationId: 'appendMessages',
         tags,
         summary: `Append a message, or an array of up to ${MAX_APPEND}`,
         description:
@@ -79,6 +80,7 @@ export function messageRoutes(app: FastifyInstance, messages: MessageService): v
     '/api/threads/:id/messages',
     {
       schema: routeSchema({
+        operationId: 'listMessages',
         tags,
         summary: 'List messages by seq, forwards or backwards',
         description: 'With `leaf` only the path from the root to that message.',
@@ -95,7 +97,15 @@ export function messageRoutes(app: FastifyInstance, messages: MessageService): v
 
   app.get<ByMessage>(
     '/api/threads/:id/messages/:message',
-    { schema: routeSchema({ tags, summary: 'Read a message', params: messagePath, response: one }) },
+    {
+      schema: routeSchema({
+        operationId: 'getMessage',
+        tags,
+        summary: 'Read a message',
+        params: messagePath,
+        response: one,
+      }),
+    },
     async ({ scope, params }) => snakeKeys(await messages.getMessage(scope, params.id, params.message)),
   )
 
@@ -103,6 +113,7 @@ export function messageRoutes(app: FastifyInstance, messages: MessageService): v
     '/api/threads/:id/messages/:message',
     {
       schema: routeSchema({
+        operationId: 'updateMessage',
         tags,
         summary: 'Change meta; the rest of a message never changes',
         params: messagePath,
@@ -118,6 +129,7 @@ export function messageRoutes(app: FastifyInstance, messages: MessageService): v
     '/api/threads/:id/messages/:message',
     {
       schema: routeSchema({
+        operationId: 'deleteMessage',
         tags,
         summary: 'Delete a message',
         description: 'Those that followed it follow its parent now. Answers 204 also when there is none.',

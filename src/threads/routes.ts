@@ -52,7 +52,8 @@ export function threadRoutes(app: FastifyInstance, threads: ThreadService): void
   app.post(
     '/api/threads',
     {
-      schema: routeSchema({ operationId: 'createThread',
+      schema: routeSchema({
+        operationId: 'createThread',
         tags,
         summary: 'Make a thread',
         description:
@@ -73,7 +74,8 @@ export function threadRoutes(app: FastifyInstance, threads: ThreadService): void
   app.get(
     '/api/threads',
     {
-      schema: routeSchema({ operationId: 'listThreads',
+      schema: routeSchema({
+        operationId: 'listThreads',
         tags,
         summary: 'List threads, newest update first',
         querystring: asHttp(ThreadQuery),
@@ -85,14 +87,23 @@ export function threadRoutes(app: FastifyInstance, threads: ThreadService): void
 
   app.get<ById>(
     '/api/threads/:id',
-    { schema: routeSchema({ operationId: 'getThread', tags, summary: 'Read a thread', params: path, response: one }) },
+    {
+      schema: routeSchema({
+        operationId: 'getThread',
+        tags,
+        summary: 'Read a thread',
+        params: path,
+        response: one,
+      }),
+    },
     async (request) => snakeKeys(await threads.getThread(request.scope, request.params.id)),
   )
 
   app.patch<ById>(
     '/api/threads/:id',
     {
-      schema: routeSchema({ operationId: 'updateThread',
+      schema: routeSchema({
+        operationId: 'updateThread',
         tags,
         summary: 'Change title or meta',
         params: path,
@@ -107,7 +118,8 @@ export function threadRoutes(app: FastifyInstance, threads: ThreadService): void
   app.patch<ById>(
     '/api/threads/:id/title',
     {
-      schema: routeSchema({ operationId: 'setThreadTitle',
+      schema: routeSchema({
+        operationId: 'setThreadTitle',
         tags,
         summary: 'Change the title',
         params: path,
@@ -126,7 +138,8 @@ export function threadRoutes(app: FastifyInstance, threads: ThreadService): void
   app.delete<ById>(
     '/api/threads/:id',
     {
-      schema: routeSchema({ operationId: 'deleteThread',
+      schema: routeSchema({
+        operationId: 'deleteThread',
         tags,
         summary: 'Delete a thread and everything in it',
         description: 'Answers 204 also when there is none.',
@@ -143,7 +156,8 @@ export function threadRoutes(app: FastifyInstance, threads: ThreadService): void
   app.post<ById>(
     '/api/threads/:id/fork',
     {
-      schema: routeSchema({ operationId: 'forkThread',
+      schema: routeSchema({
+        operationId: 'forkThread',
         tags,
         summary: 'Copy a thread up to a message',
         params: path,
@@ -160,7 +174,16 @@ export function threadRoutes(app: FastifyInstance, threads: ThreadService): void
   function markRoute(name: 'archive' | 'unarchive' | 'end', summary: string): void {
     app.post<ById>(
       `/api/threads/:id/${name}`,
-      { schema: routeSchema({ operationId: `${name}Thread`, tags, summary, params: path, body: NoBody, response: one }) },
+      {
+        schema: routeSchema({
+          operationId: `${name}Thread`,
+          tags,
+          summary,
+          params: path,
+          body: NoBody,
+          response: one,
+        }),
+      },
       async (request) => snakeKeys(await threads[name](request.scope, request.params.id)),
     )
   }
