@@ -87,7 +87,8 @@ export const VARIABLES = {
     name: 'DATABASE_MIGRATE',
     kind: 'boolean',
     default: 'true',
-    description: 'Whether `serve` applies missing migrations at its start.',
+    description:
+      'Whether opening (`serve`, `import`, `export`, the library) applies missing migrations. `false`: it fails when some are missing.',
   },
   DATA_DIR: {
     name: 'DATA_DIR',
