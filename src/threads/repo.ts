@@ -199,6 +199,16 @@ export async function deleteThread(tx: Db, userId: string, id: string): Promise<
 }
 
 /**
+ * An id for each message `m` of a fork: UUIDs of version 7 that begin with the time of the fork's own id and count with
+ * seq (RFC 9562, 6.2), so that ten thousand of them go into one end of the index, not all over it.
+ */
+function messageIdsOf(forkId: string) {
+  const time = forkId.slice(0, '01a2013c-ec78-7'.length)
+  return sql`(${time}::text || lpad(to_hex((m.seq >> 12) & 4095), 3, '0') || '-8' || lpad(to_hex(m.seq & 4095), 3, '0')
+              || '-' || right(gen_random_uuid()::text, 12))::uuid`
+}
+
+/**
  * Copies a thread with its messages up to `at` (all when undefined) and its configuration, in one statement inside
  * the database. Messages keep seq, parent and message_id and get ids of their own.
  * Undefined when there is no such thread, or it has not reached `at`.
@@ -224,7 +234,7 @@ export async function forkThread(
     ), copied as (
       insert into ${t.messages} (user_id, thread_id, seq, id, message_id, parent_seq, role, content, text,
                                  tool_name, tool_input, tool_output, meta, digest, created_at)
-      select m.user_id, ${forkId}::uuid, m.seq, gen_random_uuid(), m.message_id, m.parent_seq, m.role, m.content, m.text,
+      select m.user_id, ${forkId}::uuid, m.seq, ${messageIdsOf(forkId)}, m.message_id, m.parent_seq, m.role, m.content, m.text,
              m.tool_name, m.tool_input, m.tool_output, m.meta, m.digest, m.created_at
         from source s
         join ${t.messages} m on m.user_id = ${userId} and m.thread_id = ${id}::uuid
