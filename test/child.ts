@@ -12,10 +12,11 @@ export type Child = {
   exited: Promise<number | null>
 }
 
-/** Runs a script of test/children in a process of its own. It writes JSON lines; `input` reaches it as one JSON argument. */
-export function runChild(script: string, input: object): Child {
+/** Runs a script of test/children in a process of its own. It writes JSON lines; `input` reaches it as one JSON argument. `through`: a command that runs it, such as unshare. */
+export function runChild(script: string, input: object, through: string[] = []): Child {
   const path = fileURLToPath(new URL(`./children/${script}`, import.meta.url))
-  const child = spawn(process.execPath, ['--no-warnings', path, JSON.stringify(input)], {
+  const [command = '', ...args] = [...through, process.execPath, '--no-warnings', path, JSON.stringify(input)]
+  const child = spawn(command, args, {
     stdio: ['pipe', 'pipe', 'inherit'],
     env: { PATH: process.env.PATH },
   })

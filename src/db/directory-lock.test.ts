@@ -1,13 +1,18 @@
-import { mkdir, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises'
-import { hostname } from 'node:os'
+import { spawnSync } from 'node:child_process'
+import { mkdir, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
-import { afterAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { runChild } from '../../test/child.ts'
 import { makeTempDir } from '../../test/harness.ts'
 import { lockDirectory } from './directory-lock.ts'
 
 type Outcome = { won: boolean; pid?: number; code?: string; message?: string }
+
+// what gives a process pids of its own while it keeps the host's name, as a container on the host's network does
+const OTHER_PIDS = ['unshare', '--pid', '--fork', '--mount-proc', '--kill-child']
+const canUnshare = spawnSync('unshare', [...OTHER_PIDS.slice(1), 'true']).status === 0
 
 describe('the lock of a directory', () => {
   let directory: string
@@ -18,6 +23,13 @@ describe('the lock of a directory', () => {
   })
   afterAll(() => Promise.all(made.map((path) => rm(path, { recursive: true, force: true }))))
   const holder = (startAt = 0) => runChild('take-lock.ts', { directory, startAt })
+  /** What this process writes into a lock. */
+  async function ownOwner(): Promise<object> {
+    const lock = await lockDirectory(directory)
+    const owner = JSON.parse(await readFile(join(directory, 'lock'), 'utf8'))
+    await lock.release()
+    return owner
+  }
   /** A lock whose owner was killed. */
   async function leaveStale(): Promise<number> {
     const child = holder()
@@ -73,9 +85,53 @@ describe('the lock of a directory', () => {
   })
 
   test('is taken over when its owner is gone and another process has its pid', async () => {
-    const owner = { pid: 1, host: hostname(), bornAt: '1', token: 't', since: '2026-01-01T00:00:00Z' }
+    const owner = { ...(await ownOwner()), pid: 1, bornAt: '1', token: 't' }
     await writeFile(join(directory, 'lock'), JSON.stringify(owner))
     await (await lockDirectory(directory)).release()
+  })
+
+  test.skipIf(!canUnshare)('is not taken from a living process that has other pids', async () => {
+    const inside = () => runChild('take-lock.ts', { directory, startAt: 0 }, OTHER_PIDS)
+    const first = inside()
+    expect(await first.nextLine()).toMatchObject({ won: true, pid: 1 })
+    for (const second of [inside(), holder()]) {
+      const [outcome] = (await second.rest()) as Outcome[]
+      expect(outcome).toMatchObject({ won: false, code: 'conflict' })
+      expect(outcome?.message).toContain('30 s')
+    }
+    await first.kill()
+    // nobody can ask whether it lives; its silence must tell
+    await expect(lockDirectory(directory)).rejects.toMatchObject({ code: 'conflict' })
+    const longAgo = new Date(Date.now() - 31_000)
+    await utimes(join(directory, 'lock'), longAgo, longAgo)
+    await (await lockDirectory(directory)).release()
+  })
+
+  test('another boot is judged by its silence, and a lock of an older format, too', async () => {
+    const path = join(directory, 'lock')
+    const own = await ownOwner()
+    for (const change of [{ bootId: 'another' }, { bootId: undefined, pidNamespace: undefined }]) {
+      await writeFile(path, JSON.stringify({ ...own, ...change, token: 't' }))
+      await expect(lockDirectory(directory)).rejects.toMatchObject({ code: 'conflict' })
+      const longAgo = new Date(Date.now() - 31_000)
+      await utimes(path, longAgo, longAgo)
+      await (await lockDirectory(directory)).release()
+    }
+  })
+
+  test('its owner shows signs of life', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    try {
+      const lock = await lockDirectory(directory)
+      const path = join(directory, 'lock')
+      const longAgo = new Date(Date.now() - 29_000)
+      await utimes(path, longAgo, longAgo)
+      vi.advanceTimersByTime(10_000)
+      while ((await stat(path)).mtimeMs < Date.now() - 5_000) await delay(10)
+      await lock.release()
+    } finally {
+      vi.useRealTimers()
+    }
   })
 
   test("another host's lock counts while it shows signs of life", async () => {

@@ -1,16 +1,18 @@
 import { randomUUID } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { readFileSync, readlinkSync } from 'node:fs'
 import { link, mkdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises'
-import { hostname } from 'node:os'
+import { hostname, uptime } from 'node:os'
 import { join } from 'node:path'
 import { ThreadbaseError } from '../core/errors.ts'
 
-type Owner = { pid: number; host: string; bornAt: string; token: string; since: string }
+/** Where a pid means something: a kernel since its start, and a namespace of it. Undefined where there is no /proc. */
+type Place = { host: string; bootId?: string; pidNamespace?: string }
+type Owner = Place & { pid: number; bornAt: string; token: string; since: string }
 
 export type DirectoryLock = { release: () => Promise<void> }
 
 const HEARTBEAT_MS = 5_000
-// another host's process cannot be asked whether it lives; it is taken for dead after this much silence
+// a process elsewhere (host, container) cannot be asked whether it lives: it is taken for dead after this much silence
 const SILENCE_MS = 30_000
 const heldHere = new Set<string>()
 
@@ -22,8 +24,8 @@ export async function lockDirectory(directory: string): Promise<DirectoryLock> {
   await mkdir(directory, { recursive: true, mode: 0o700 })
   const path = join(directory, 'lock')
   const owner: Owner = {
+    ...here(),
     pid: process.pid,
-    host: hostname(),
     bornAt: birthOf(process.pid) ?? '',
     token: randomUUID(),
     since: new Date().toISOString(),
@@ -103,12 +105,12 @@ async function readOwner(path: string): Promise<Owner | undefined> {
 }
 
 async function isAlive(path: string, owner: Owner): Promise<boolean> {
-  if (owner.host !== hostname()) {
-    const seen = await stat(path).catch(() => undefined)
-    return seen !== undefined && Date.now() - seen.mtimeMs < SILENCE_MS
-  }
   // what this very process wrote is held by one of its threads, or by another copy of this module
-  if (owner.pid === process.pid) return heldHere.has(owner.token) || isOurBirth(owner.bornAt)
+  if (heldHere.has(owner.token)) return true
+  const place = here()
+  if (!isSamePlace(owner, place)) return showsLife(path, owner, place)
+  if (owner.pid === process.pid)
+    return owner.bornAt === '' ? showsLife(path, owner, place) : isOurBirth(owner.bornAt)
   const born = birthOf(owner.pid)
   if (born !== undefined && owner.bornAt !== '') return born === owner.bornAt
   try {
@@ -119,25 +121,56 @@ async function isAlive(path: string, owner: Owner): Promise<boolean> {
   }
 }
 
+async function showsLife(path: string, owner: Owner, place: Place): Promise<boolean> {
+  const seen = await stat(path).catch(() => undefined)
+  if (seen === undefined) return false
+  // after a restart of this machine nobody need wait; two machines may share a name, so the boot alone proves nothing
+  const restarted = owner.host === place.host && owner.bootId !== place.bootId
+  if (restarted && seen.mtimeMs < Date.now() - uptime() * 1_000) return false
+  return Date.now() - seen.mtimeMs < SILENCE_MS
+}
+
+function isSamePlace(a: Place, b: Place): boolean {
+  return a.host === b.host && a.bootId === b.bootId && a.pidNamespace === b.pidNamespace
+}
+
+function here(): Place {
+  const bootId = tryTo(() => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim())
+  const pidNamespace = tryTo(() => readlinkSync('/proc/self/ns/pid'))
+  return { host: hostname(), bootId, pidNamespace }
+}
+
 /** The start time of a process in clock ticks (Linux, proc(5) field 22), which tells a reused pid from the first. */
 function birthOf(pid: number): string | undefined {
-  try {
+  return tryTo(() => {
+    // a /proc that was mounted for another namespace numbers processes otherwise
+    if (readlinkSync('/proc/self') !== String(process.pid)) return undefined
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
     return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
+  })
+}
+
+function tryTo<T>(read: () => T): T | undefined {
+  try {
+    return read()
   } catch {
     return undefined
   }
 }
 
 function isOurBirth(bornAt: string): boolean {
-  return bornAt !== '' && bornAt === birthOf(process.pid)
+  return bornAt === birthOf(process.pid)
 }
 
 function inUse(path: string, owner: Owner): ThreadbaseError {
-  const where = owner.host === hostname() ? '' : ` on ${owner.host}`
+  const place = here()
+  const where = owner.host === place.host ? '' : ` on ${owner.host}`
+  const wait = isSamePlace(owner, place)
+    ? ''
+    : `. It is on another machine or in another container: if it was killed, the store is free ${SILENCE_MS / 1_000} s later`
   return new ThreadbaseError(
     'conflict',
-    `the embedded store is in use by process ${owner.pid}${where} since ${owner.since} (${path}); stop it, or use its HTTP API`,
+    `the embedded store is in use by process ${owner.pid}${where} since ${owner.since} (${path}); stop it, or use its HTTP API${wait}`,
     { pid: owner.pid, host: owner.host, since: owner.since },
   )
 }
