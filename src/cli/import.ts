@@ -1,5 +1,6 @@
-import { closeSync, openSync, writeSync } from 'node:fs'
-import { type FileHandle, open } from 'node:fs/promises'
+import { closeSync, constants, openSync, writeSync } from 'node:fs'
+import { type FileHandle, open, stat } from 'node:fs/promises'
+import { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { Command, Option } from 'commander'
 import { ThreadbaseError } from '../core/errors.ts'
@@ -71,12 +72,17 @@ async function run(cli: CliContext, file: string, options: Options): Promise<voi
   }
 }
 
+const PIPE = constants.O_RDONLY | constants.O_NONBLOCK
+
 /** @throws not_found for no such file, invalid_input for a directory and for what cannot be read */
 async function openFile(file: string): Promise<{ stream: Readable; size: number | undefined }> {
   const fail = (code: 'not_found' | 'invalid_input', reason: string) =>
     new ThreadbaseError(code, `${file} ${reason}`, { file })
   let handle: FileHandle
   try {
+    // a named pipe is read as a socket: a read of a file that waits for more cannot be given up
+    const isPipe = (await stat(file)).isFIFO()
+    if (isPipe) return { stream: new Socket({ fd: openSync(file, PIPE), writable: false }), size: undefined }
     handle = await open(file)
   } catch (error) {
     const { code } = error as { code?: string }
@@ -84,13 +90,12 @@ async function openFile(file: string): Promise<{ stream: Readable; size: number 
       ? fail('not_found', 'does not exist')
       : fail('invalid_input', `cannot be read (${code})`)
   }
-  const stat = await handle.stat()
-  if (stat.isDirectory()) {
+  const found = await handle.stat()
+  if (found.isDirectory()) {
     await handle.close()
     throw fail('invalid_input', 'is a directory, not a file')
   }
-  // a pipe has no size
-  return { stream: handle.createReadStream(), size: stat.isFile() ? stat.size : undefined }
+  return { stream: handle.createReadStream(), size: found.isFile() ? found.size : undefined }
 }
 
 const SHOWN_REFUSALS = 20

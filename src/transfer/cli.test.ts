@@ -1,7 +1,9 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { createWriteStream } from 'node:fs'
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { gzipSync } from 'node:zlib'
 import { sql } from 'kysely'
@@ -148,16 +150,34 @@ for (const { name, available } of stores) {
       expect(canonicalLines(exported.stdout).sort()).toEqual(canonicalLines(lines.join('')).sort())
     })
 
-    test('Ctrl-C ends an import in order, with what is stored', async () => {
-      const { child, ended } = start(['import', '-', '--user', 'stopped'], env)
-      const lines = Array.from({ length: 2_000 }, (_, i) => toLines({ id: `c${i}`, messages: said(5) }))
-      for (const line of lines) if (!child.stdin.write(line)) await once(child.stdin, 'drain')
-      // standard input stays open, as on a terminal
-      child.kill('SIGINT')
-      const { code, stdout } = await ended
-      expect(code).toBe(130)
-      expect(stdout).toContain('interrupted: what is reported here is stored; run it again to complete it')
-    })
+    test.for([
+      ['SIGINT', 'standard input'],
+      ['SIGTERM', 'standard input'],
+      ['SIGTERM', 'a named pipe'],
+    ] as const)(
+      '%s ends an import from %s that stays open, with what is stored',
+      async ([signal, source]) => {
+        const pipe = join(dir, 'pipe')
+        if (source === 'a named pipe') execFileSync('mkfifo', [pipe])
+        const { child, ended } = start(
+          ['import', source === 'a named pipe' ? pipe : '-', '--user', 'stopped'],
+          env,
+        )
+        // open for reading, too: no reader is waited for, and the pipe outlives the process
+        const input = source === 'a named pipe' ? createWriteStream(pipe, { flags: 'r+' }) : child.stdin
+        const lines = Array.from({ length: 2_000 }, (_, i) => toLines({ id: `c${i}`, messages: said(5) }))
+        for (const line of lines) if (!input.write(line)) await once(input, 'drain')
+        // by then it waits for more
+        await setTimeout(1_000)
+        const since = performance.now()
+        child.kill(signal)
+        const { code, stdout } = await ended
+        input.destroy()
+        expect(code).toBe(130)
+        expect(performance.now() - since).toBeLessThan(10_000)
+        expect(stdout).toContain('interrupted: what is reported here is stored; run it again to complete it')
+      },
+    )
 
     test('an export to a file appears when it is complete; a reader that goes away is no failure', async () => {
       const file = join(dir, 'out.jsonl')
