@@ -11,6 +11,8 @@ export type CliContext = {
   config(): Config
   /** Threadbase as configured, migrated; the caller closes it. */
   open(): Promise<Threadbase>
+  /** Before a command that only reads: it must not make a store. @throws not_found without the embedded store */
+  requireStore(): void
   /** What the process ends with when the command has returned. */
   setExitCode(code: number): void
 }

@@ -20,6 +20,10 @@ export function dbCommand(cli: CliContext): Command {
       await database.close()
     }
   }
+  const onExisting: typeof onDatabase = async (work) => {
+    cli.requireStore()
+    await onDatabase(work)
+  }
   const printStep = ({ direction, revision, name, ms }: MigrationStep) =>
     print(`${direction === 'up' ? 'upgrade  ' : 'downgrade'} ${revision} ${name} (${ms} ms)`)
 
@@ -28,7 +32,7 @@ export function dbCommand(cli: CliContext): Command {
   db.command('current')
     .description('print the revision the database is at')
     .action(() =>
-      onDatabase(async (database, migrations) => {
+      onExisting(async (database, migrations) => {
         const current = (await appliedRevisions(database)).at(-1)
         print(current === undefined ? 'none' : describe(current, migrations))
       }),
@@ -39,7 +43,7 @@ export function dbCommand(cli: CliContext): Command {
     .option('-v, --verbose', 'with file, checksum and when each was applied to the database')
     .action(async ({ verbose }: { verbose?: boolean }) => {
       if (verbose !== true) return printHistory(await loadMigrations(), print)
-      await onDatabase(async (database, migrations) =>
+      await onExisting(async (database, migrations) =>
         printDetails(migrations, await appliedRevisions(database), print),
       )
     })
@@ -47,7 +51,7 @@ export function dbCommand(cli: CliContext): Command {
   db.command('heads')
     .description('print the newest revision, and those that the database lacks')
     .action(() =>
-      onDatabase(async (database, migrations) => {
+      onExisting(async (database, migrations) => {
         const head = migrations.at(-1)
         if (head !== undefined) print(describe(head, migrations))
         const applied = new Set((await appliedRevisions(database)).map(({ revision }) => revision))
@@ -110,7 +114,7 @@ export function dbCommand(cli: CliContext): Command {
   db.command('check')
     .description('compare the database with what the migrations make; exit code 1 if they differ')
     .action(() =>
-      onDatabase(async (database, migrations) => {
+      onExisting(async (database, migrations) => {
         const differences = await findDrift(database, migrations)
         for (const { object, expected, actual } of differences) {
           print(`${object}\n  expected: ${expected ?? 'nothing'}\n  found:    ${actual ?? 'nothing'}`)

@@ -35,6 +35,7 @@ export function exportCommand(cli: CliContext): Command {
 }
 
 async function run(cli: CliContext, { user, thread, format, output }: Options): Promise<void> {
+  cli.requireStore()
   const tb = await cli.open()
   // a terminal that shows the export itself needs no progress in between
   const progress = cli.stdout.isTTY && output === undefined ? undefined : createProgress(cli.stderr, 'export')

@@ -34,6 +34,7 @@ export function importCommand(cli: CliContext): Command {
 }
 
 async function run(cli: CliContext, file: string, options: Options): Promise<void> {
+  if (options.dryRun === true) cli.requireStore()
   const input = file === '-' ? { stream: cli.stdin, size: undefined } : await openFile(file)
   const writer = options.report === undefined ? undefined : createReportWriter(options.report)
   const tb = await cli.open()

@@ -1,6 +1,8 @@
+import { existsSync } from 'node:fs'
+import { join, resolve } from 'node:path'
 import { Command, CommanderError } from 'commander'
 import { type Config, parseConfig } from '../config.ts'
-import { EXIT_CODE, isThreadbaseError } from '../core/errors.ts'
+import { EXIT_CODE, isThreadbaseError, ThreadbaseError } from '../core/errors.ts'
 import { openConfigured } from '../threadbase.ts'
 import { VERSION } from '../version.ts'
 import type { CliContext } from './context.ts'
@@ -30,6 +32,7 @@ export function createProgram(streams: CliStreams): { program: Command; exitCode
     ...streams,
     config,
     open: () => openConfigured(config(), createLog(config().logLevel, streams.stderr)),
+    requireStore: () => requireStore(config()),
     setExitCode: (code) => {
       exitCode = code
     },
@@ -78,6 +81,11 @@ function inherit(command: Command): void {
 function configOf(program: Command, env: CliContext['env']): Config {
   const { dataDir } = program.opts<{ dataDir?: string }>()
   return parseConfig(dataDir === undefined ? env : { ...env, DATABASE_URL: undefined, DATA_DIR: dataDir })
+}
+
+function requireStore({ databaseUrl, dataDir }: Config): void {
+  if (databaseUrl !== undefined || existsSync(join(dataDir, 'pg'))) return
+  throw new ThreadbaseError('not_found', `there is no embedded store in ${resolve(dataDir)}`, { dataDir })
 }
 
 function explain(error: unknown, stderr: CliContext['stderr']): number {

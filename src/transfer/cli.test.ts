@@ -1,7 +1,8 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { createWriteStream } from 'node:fs'
+import { createWriteStream, existsSync } from 'node:fs'
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -60,6 +61,20 @@ const report = (imported: string, known: string, extended: string, refused: stri
   `extended ${extended}`,
   `refused ${refused}`,
 ]
+
+test.for([
+  ['export'],
+  ['import', sampleFile, '--dry-run'],
+  ['db', 'current'],
+  ['db', 'heads'],
+  ['db', 'check'],
+  ['db', 'history', '--verbose'],
+])('%s does not make a store in a mistyped directory', async (args) => {
+  const missing = join(tmpdir(), `threadbase-missing-${process.pid}`)
+  const { code, stderr } = await run(args, { DATA_DIR: missing })
+  expect([code, stderr]).toEqual([3, `threadbase: there is no embedded store in ${missing}\n`])
+  expect(existsSync(missing)).toBe(false)
+})
 
 const stores = [
   { name: 'pglite', available: true },
