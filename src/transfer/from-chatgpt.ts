@@ -1,6 +1,5 @@
-import { toStorableText } from '../core/json.ts'
 import type { NewMessage, Role } from '../messages/schema.ts'
-import { invalid, requireObject, sourceIdOf, titleOf } from './from-openai.ts'
+import { cut, invalid, MAX_TOOL_NAME, requireObject, sourceIdOf, titleOf } from './from-openai.ts'
 import { importedMessageId } from './ids.ts'
 import type { Conversation } from './schema.ts'
 
@@ -100,7 +99,7 @@ function toMessage({ id, message, parent, time }: Node): NewMessage {
     parentId: parent === undefined ? null : importedMessageId(parent),
     role: author.role as Role,
     content: text?.text ?? content ?? null,
-    ...(isTool ? { toolName: toStorableText(String(author.name)).slice(0, 200).toWellFormed() } : {}),
+    ...(isTool ? { toolName: cut(String(author.name), MAX_TOOL_NAME) } : {}),
     // parts that were joined cannot be told apart any more
     meta: { chatgpt: text?.whole === false ? { ...rest, content } : rest },
     ...(time === UNKNOWN ? {} : { createdAt: new Date(time) }),

@@ -1,5 +1,5 @@
 import { ThreadbaseError } from '../core/errors.ts'
-import { toStorableText } from '../core/json.ts'
+import { isRawNumber, toStorableText } from '../core/json.ts'
 import type { NewMessage, Role } from '../messages/schema.ts'
 import { importedMessageId, threadIdOf } from './ids.ts'
 import type { Conversation } from './schema.ts'
@@ -46,22 +46,18 @@ export function sourceIdOf(id: unknown): string | undefined {
   throw invalid('its id is neither a text nor a number')
 }
 
-function isRawNumber(value: unknown): value is object {
-  return (
-    typeof value === 'object' && (JSON as { isRawJSON?(value: unknown): boolean }).isRawJSON?.(value) === true
-  )
-}
-
 const MAX_TITLE = 500
 
 /** The title as a thread can hold it, cut to 500 characters; null when there is none or it is no text. */
 export function titleOf({ title }: Record<string, unknown>): string | null {
-  return typeof title === 'string' ? cut(toStorableText(title), MAX_TITLE) : null
+  return typeof title === 'string' ? cut(title, MAX_TITLE) : null
 }
 
-/** Cut by characters, as PostgreSQL counts them. */
-function cut(text: string, length: number): string {
-  return text.length <= length ? text : [...text.slice(0, 2 * length)].slice(0, length).join('')
+/** Text as a column can hold it, cut by characters, as PostgreSQL counts them. */
+export function cut(text: string, length: number): string {
+  const storable = toStorableText(text)
+  if (storable.length <= length) return storable
+  return [...storable.slice(0, 2 * length)].slice(0, length).join('')
 }
 
 function toMessage(value: unknown, index: number): NewMessage {
@@ -89,11 +85,11 @@ function toMessage(value: unknown, index: number): NewMessage {
   }
 }
 
-const MAX_TOOL_NAME = 255
+export const MAX_TOOL_NAME = 255
 
 function calledTool(call: unknown): string | null {
   const name = (call as { function?: { name?: unknown } } | null)?.function?.name
-  return typeof name === 'string' ? cut(toStorableText(name), MAX_TOOL_NAME) : null
+  return typeof name === 'string' ? cut(name, MAX_TOOL_NAME) : null
 }
 
 export function requireObject(value: unknown, what: string): Record<string, unknown> {
