@@ -77,6 +77,14 @@ export const VARIABLES = {
       'Seconds during which the start retries a database that does not answer, with growing pauses, before it fails.',
     check: between(0, 3_600),
   },
+  DATABASE_QUERY_TIMEOUT_S: {
+    name: 'DATABASE_QUERY_TIMEOUT_S',
+    kind: 'integer',
+    default: '60',
+    description:
+      'Seconds after which a statement that PostgreSQL has not answered is `unavailable` and its connection is given up; migrations may take longer.',
+    check: between(1, 86_400),
+  },
   DATABASE_PREPARED_STATEMENTS: {
     name: 'DATABASE_PREPARED_STATEMENTS',
     kind: 'boolean',
@@ -176,6 +184,7 @@ export type Config = {
   maxOverflow: number
   idleTimeoutS: number
   startTimeoutS: number
+  queryTimeoutS: number
   preparedStatements: boolean
   migrateAtStart: boolean
   dataDir: string
@@ -216,6 +225,7 @@ export function parseConfig(env: Environment): Config {
     maxOverflow: requiredNumber(v.DATABASE_MAX_OVERFLOW),
     idleTimeoutS: requiredNumber(v.DATABASE_IDLE_TIMEOUT_S),
     startTimeoutS: requiredNumber(v.DATABASE_START_TIMEOUT_S),
+    queryTimeoutS: requiredNumber(v.DATABASE_QUERY_TIMEOUT_S),
     preparedStatements: flag(v.DATABASE_PREPARED_STATEMENTS),
     migrateAtStart: flag(v.DATABASE_MIGRATE),
     dataDir: required(v.DATA_DIR),

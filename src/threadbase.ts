@@ -72,7 +72,8 @@ export async function openConfigured(config: Config, log: Logger): Promise<Threa
 export function openDatabase(config: Config, log: Logger): Promise<Database> {
   const common = { schema: config.databaseSchema, log }
   if (config.databaseUrl === undefined) return openPglite({ ...common, dataDir: config.dataDir })
-  const { databaseUrl: url, poolSize, maxOverflow, idleTimeoutS, startTimeoutS, preparedStatements } = config
+  const { databaseUrl: url, poolSize, maxOverflow, idleTimeoutS, startTimeoutS } = config
+  const { queryTimeoutS, preparedStatements } = config
   return openPostgres({
     ...common,
     url,
@@ -80,6 +81,7 @@ export function openDatabase(config: Config, log: Logger): Promise<Database> {
     maxOverflow,
     idleTimeoutS,
     startTimeoutS,
+    queryTimeoutS,
     preparedStatements,
   })
 }

@@ -5,6 +5,8 @@ export type TcpProxy = {
   /** Breaks every connection off and takes no more, as a server that is gone. */
   cut(): void
   restore(): void
+  /** From now on passes nothing on, in either direction, and keeps every connection, as a network that lost its way. */
+  silence(): void
   close(): Promise<void>
 }
 
@@ -12,6 +14,7 @@ export type TcpProxy = {
 export async function startTcpProxy(target: { host: string; port: number }): Promise<TcpProxy> {
   const sockets = new Set<Socket>()
   let away = false
+  let silent = false
   const server = createServer((client) => {
     if (away) {
       client.destroy()
@@ -28,7 +31,7 @@ export async function startTcpProxy(target: { host: string; port: number }): Pro
         sockets.delete(socket)
         other.destroy()
       })
-      socket.pipe(other)
+      if (!silent) socket.pipe(other)
     }
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -38,11 +41,17 @@ export async function startTcpProxy(target: { host: string; port: number }): Pro
     away = true
     for (const socket of sockets) socket.destroy()
   }
+  const silence = () => {
+    silent = true
+    for (const socket of sockets) socket.unpipe().pause()
+  }
   return {
     port: address.port,
     cut,
+    silence,
     restore: () => {
       away = false
+      silent = false
     },
     close: async () => {
       cut()

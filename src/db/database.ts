@@ -20,7 +20,10 @@ export type Database = {
   stats(): PoolStats
   /** @throws unavailable when the database does not answer. */
   ping(): Promise<void>
-  /** Lets running statements finish; later ones are `unavailable`. Again: no change. */
+  /**
+   * Lets running statements finish, on PostgreSQL for some seconds at most (`closeGraceS`); later ones, and callers that
+   * wait for a connection, are `unavailable`. Again: no change.
+   */
   close(): Promise<void>
 }
 
@@ -38,7 +41,7 @@ export const DEFAULT_SCHEMA = 'threadbase'
 export function createDatabase(
   source: SessionSource,
   facts: Pick<Database, 'engine' | 'description' | 'parallelism' | 'stats'>,
-  options: CommonOptions & Pick<DriverOptions, 'preparedStatements'>,
+  options: CommonOptions & Pick<DriverOptions, 'preparedStatements' | 'queryTimeoutMs'>,
 ): Database {
   const schema = options.schema ?? DEFAULT_SCHEMA
   let closing: Promise<void> | undefined
@@ -52,6 +55,7 @@ export function createDatabase(
   const dialect = createDialect(open, {
     log: options.log,
     preparedStatements: options.preparedStatements,
+    queryTimeoutMs: options.queryTimeoutMs,
     slowQueryMs: options.slowQueryMs ?? 1_000,
   })
   const db = new Kysely<Schema>({ dialect, plugins: [schemaPlugin(schema)] })

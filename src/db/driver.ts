@@ -13,11 +13,12 @@ import {
   type TransactionSettings,
 } from 'kysely'
 import type { ClientBase } from 'pg'
+import { ThreadbaseError } from '../core/errors.ts'
 import type { Logger } from '../core/log.ts'
 import { endsSession, mapDbError } from './errors.ts'
 
-/** One connection as the driver needs it: `broken` once it can serve no more. */
-export type Session = { client: ClientBase; broken: boolean }
+/** One connection as the driver needs it: `broken` once it can serve no more; `destroy` breaks it off at once. */
+export type Session = { client: ClientBase; broken: boolean; destroy(): void }
 
 /** Where sessions come from: a pool of PostgreSQL connections, or the one of the embedded store. */
 export type SessionSource = {
@@ -34,9 +35,13 @@ export type DriverOptions = {
   preparedStatements: boolean
   log: Logger
   slowQueryMs: number
+  /** After which a statement without an answer is given up, with its session. Undefined: never. */
+  queryTimeoutMs: number | undefined
 }
 
 const MAX_PREPARED = 500
+// what may take as long as it needs, waiting for another process's migration included
+const UNLIMITED = /^(migrate|drift)\./
 
 /** The name in a statement's first comment (`/* messages.list *\/`), else its first word. */
 export function queryName(text: string): string {
@@ -154,6 +159,7 @@ function createRunner(options: DriverOptions): Runner {
   }
   return async (session, query) => {
     const started = performance.now()
+    const limit = startLimit(session, query, options.queryTimeoutMs)
     // statements without parameters are commands and migrations, which may be several in one text
     const name =
       options.preparedStatements && query.parameters.length > 0 ? statementName(query.sql) : undefined
@@ -166,13 +172,39 @@ function createRunner(options: DriverOptions): Runner {
       return toResult(result)
     } catch (error) {
       if (endsSession(error)) session.broken = true
-      throw mapDbError(error, session.broken)
+      throw limit.passed() ? noAnswer(options.queryTimeoutMs, error) : mapDbError(error, session.broken)
     } finally {
+      limit.stop()
       const ms = performance.now() - started
       if (ms > options.slowQueryMs)
         options.log.warn({ query: queryName(query.sql), ms: Math.round(ms) }, 'slow query')
     }
   }
+}
+
+type Limit = { passed(): boolean; stop(): void }
+
+/** Breaks the session off when the time is over: a server that is silently gone would never answer. */
+function startLimit(session: Session, query: CompiledQuery, ms: number | undefined): Limit {
+  if (ms === undefined || UNLIMITED.test(queryName(query.sql))) return { passed: () => false, stop: () => {} }
+  let state: 'running' | 'passed' | 'stopped' = 'running'
+  const end = () => {
+    if (state !== 'running') return
+    state = 'passed'
+    session.destroy()
+  }
+  // an answer that came while this process was held up (a stopped job, a busy event loop) is read first
+  const timer = setTimeout(() => setImmediate(end), ms)
+  const stop = () => {
+    clearTimeout(timer)
+    if (state === 'running') state = 'stopped'
+  }
+  return { passed: () => state === 'passed', stop }
+}
+
+function noAnswer(ms: number | undefined, cause: unknown): ThreadbaseError {
+  const message = `the database did not answer within ${(ms ?? 0) / 1_000} s; whether the change was made is not known`
+  return new ThreadbaseError('unavailable', message, undefined, { cause })
 }
 
 type RawResult = { command: string; rowCount: number | null; rows: unknown[] }

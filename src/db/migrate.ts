@@ -215,9 +215,9 @@ async function lock(tx: Transaction<Schema>, schema: string): Promise<void> {
   )
 }
 
-/** Several statements in one text. */
+/** Several statements in one text, which may take as long as they need. */
 export async function run(tx: Kysely<Schema>, text: string): Promise<void> {
-  if (text.trim() !== '') await tx.executeQuery(CompiledQuery.raw(text))
+  if (text.trim() !== '') await tx.executeQuery(CompiledQuery.raw(`/* migrate.run */ ${text}`))
 }
 
 function toRow({ revision, name, checksum }: Migration): {

@@ -52,7 +52,7 @@ export async function openPglite(options: PgliteOptions): Promise<Database> {
       parallelism: 1,
       stats: () => ({ open: 1, idle: 0, waiting: 0 }),
     },
-    { ...options, preparedStatements: true },
+    { ...options, preparedStatements: true, queryTimeoutMs: undefined },
   )
 }
 
@@ -105,7 +105,7 @@ async function start(data: WorkerData): Promise<Running> {
       types: typeParsers,
       stream: () => new WorkerStream(worker) as never,
     })
-    const session: Session = { client, broken: false }
+    const session: Session = { client, broken: false, destroy: () => void worker.terminate() }
     const markBroken = () => {
       session.broken = true
     }

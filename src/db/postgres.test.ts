@@ -1,10 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { sql } from 'kysely'
 import pg from 'pg'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { engines, postgresUrl, recordingLog, type TestDatabase } from '../../test/harness.ts'
 import { type Cluster, clusterAvailable, freePort, makeCluster } from '../../test/postgres-cluster.ts'
+import { startTcpProxy, type TcpProxy } from '../../test/tcp-proxy.ts'
+import { silentLog } from '../core/log.ts'
 import type { Database } from './database.ts'
+import { run } from './migrate.ts'
 import { openPostgres } from './postgres.ts'
 
 const postgres = engines.find(({ name }) => name === 'postgres')
@@ -102,6 +105,104 @@ describe.skipIf(postgresUrl === null)('the pool', () => {
     await victim
     expect(await backend(database)).toBe(pid)
     await close()
+  })
+
+  describe('behind a network that falls silent', () => {
+    let proxy: TcpProxy
+    beforeEach(async () => {
+      const { hostname, port } = new URL(postgresUrl as string)
+      proxy = await startTcpProxy({ host: hostname, port: Number(port || 5432) })
+    })
+    afterEach(() => proxy.close())
+    const openThrough = (options: object = {}) => {
+      const url = new URL(postgresUrl as string)
+      url.host = `127.0.0.1:${proxy.port}`
+      return openPostgres({ url: url.href, log: silentLog, acquireTimeoutS: 1, ...options })
+    }
+
+    test('a statement is given up in time, and the next one goes on a new connection', async () => {
+      const database = await openThrough({ queryTimeoutS: 0.5 })
+      await database.ping()
+      proxy.silence()
+      const victims = [
+        nap(database, 0),
+        database.db.transaction().execute(async (tx) => sql`select 1`.execute(tx)),
+      ]
+      for (const victim of victims) await expect(victim).rejects.toMatchObject({ code: 'unavailable' })
+      await expect(victims[0]).rejects.toThrow(/did not answer within 0.5 s.*not known/)
+      proxy.restore()
+      await database.ping()
+      await database.close()
+    })
+
+    test('closing does not wait for it', async () => {
+      const database = await openThrough({ closeGraceS: 0.3 })
+      await Promise.all([nap(database, 0.05), nap(database, 0.05)])
+      const pid = await backend(database)
+      expect(pid).toBeGreaterThan(0)
+      proxy.silence()
+      const victim = expect(nap(database, 0)).rejects.toMatchObject({ code: 'unavailable' })
+      await delay(50)
+      const started = Date.now()
+      await database.close()
+      expect(Date.now() - started).toBeLessThan(2_000)
+      await victim
+    })
+  })
+
+  test('a statement within its time is not touched, nor one of a migration', async () => {
+    const { database, close } = await open({ queryTimeoutS: 0.3, poolSize: 1, maxOverflow: 0 })
+    const pid = await backend(database)
+    await nap(database, 0.1)
+    await run(database.db, 'select pg_sleep(0.6)')
+    expect(await backend(database)).toBe(pid)
+    await expect(nap(database, 5)).rejects.toThrow(/did not answer within 0.3 s/)
+    expect(await backend(database)).not.toBe(pid)
+    await close()
+  })
+
+  test('closing ends the wait of all callers at once, lets short statements finish, and breaks long ones off', async () => {
+    const url = String(postgresUrl)
+    const database = await openPostgres({ url, log: silentLog, poolSize: 2, maxOverflow: 0, closeGraceS: 1 })
+    const short = nap(database, 0.5)
+    const long = nap(database, 30).then(
+      () => 'done',
+      (error) => error.code,
+    )
+    const started = Date.now()
+    const waiting = Array.from({ length: 60 }, () =>
+      nap(database, 0).then(
+        () => 'done',
+        (error) => `${error.code} after ${Math.round((Date.now() - started) / 400)}`,
+      ),
+    )
+    await delay(50)
+    const closing = database.close()
+    expect(new Set(await Promise.all(waiting))).toEqual(new Set(['unavailable after 0']))
+    await short
+    await closing
+    expect(Date.now() - started).toBeLessThan(3_000)
+    expect(await long).toBe('unavailable')
+    await expect(database.ping()).rejects.toMatchObject({ code: 'unavailable' })
+  })
+
+  test('closing does not wait for ever for a transaction that does something else', async () => {
+    const database = await openPostgres({ url: String(postgresUrl), log: silentLog, closeGraceS: 0.2 })
+    let finish = () => {}
+    const idle = new Promise<void>((resolve) => {
+      finish = resolve
+    })
+    const transaction = expect(
+      database.db.transaction().execute(async (tx) => {
+        await sql`select 1`.execute(tx)
+        await idle
+        await sql`select 2`.execute(tx)
+      }),
+    ).rejects.toMatchObject({ code: 'unavailable' })
+    await delay(100)
+    await database.close()
+    finish()
+    await transaction
   })
 
   test('statements are prepared by name, or not at all', async () => {

@@ -1,3 +1,4 @@
+import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { ThreadbaseError } from '../core/errors.ts'
@@ -18,6 +19,10 @@ export type PostgresOptions = CommonOptions & {
   idleTimeoutS?: number
   /** How long a caller waits for a connection before `unavailable`. Default 10. */
   acquireTimeoutS?: number
+  /** How long a statement may take, migrations apart, before its caller gets `unavailable`. Default 60. */
+  queryTimeoutS?: number
+  /** How long closing waits for statements that run before it breaks their connections off. Default 5. */
+  closeGraceS?: number
   /** How long opening retries, with exponential backoff, before it fails. Default 30; 0 tries once. */
   startTimeoutS?: number
   /** Default true; false behind PgBouncer in transaction mode. */
@@ -34,6 +39,7 @@ const PING_TIMEOUT_MS = 2_000
  */
 export async function openPostgres(options: PostgresOptions): Promise<Database> {
   const poolSize = options.poolSize ?? 5
+  const clients = trackClients()
   const pool = new pg.Pool({
     connectionString: options.url,
     min: poolSize,
@@ -44,12 +50,13 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
     keepAlive: true,
     pipeline: true,
     types: typeParsers,
+    Client: clients.Client,
   })
-  const source = poolSource(pool, options.log)
+  const source = poolSource(pool, clients, (options.closeGraceS ?? 5) * 1_000, options.log)
   try {
     await connectWithBackoff(source, (options.startTimeoutS ?? 30) * 1_000, options.log)
   } catch (error) {
-    await source.close()
+    await source.close(0)
     throw error
   }
   return createDatabase(
@@ -60,7 +67,11 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
       parallelism: 2,
       stats: () => ({ open: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
     },
-    { ...options, preparedStatements: options.preparedStatements ?? true },
+    {
+      ...options,
+      preparedStatements: options.preparedStatements ?? true,
+      queryTimeoutMs: (options.queryTimeoutS ?? 60) * 1_000,
+    },
   )
 }
 
@@ -75,16 +86,57 @@ function describe(url: string): string {
   }
 }
 
-function poolSource(pool: pg.Pool, log: Logger): SessionSource {
+type PoolSource = Omit<SessionSource, 'close'> & { close(graceMs?: number): Promise<void> }
+
+type Clients = {
+  Client: typeof pg.Client
+  /** Resolves when all connections are closed; those that take longer are broken off. */
+  allGone(withinMs: number): Promise<void>
+}
+
+/** Every connection of a pool, also those that it is still making or has given up. */
+function trackClients(): Clients {
+  const gone = new Map<pg.Client, Promise<void>>()
+  class Client extends pg.Client {
+    constructor(config?: string | pg.ClientConfig) {
+      super(config)
+      const end = new Promise<void>((resolve) => this.once('end', resolve))
+      gone.set(
+        this,
+        end.then(() => void gone.delete(this)),
+      )
+    }
+  }
+  const allGone = async (withinMs: number) => {
+    const timer = setTimeout(() => {
+      for (const client of gone.keys()) breakOff(client)
+    }, withinMs)
+    await Promise.all(gone.values())
+    clearTimeout(timer)
+  }
+  return { Client, allGone }
+}
+
+/** Without a goodbye, which a silent server would not take: what runs on the connection fails at once. */
+function breakOff(client: pg.ClientBase): void {
+  ;(client as unknown as { connection: { stream: Duplex } }).connection.stream.destroy()
+}
+
+function poolSource(pool: pg.Pool, clients: Clients, closeGraceMs: number, log: Logger): PoolSource {
   const sessions = new WeakMap<pg.PoolClient, Session & { usedAt: number }>()
+  const waiting = new Set<() => void>()
   // The pool drops an idle connection that died; without a listener Node would end the process.
   pool.on('error', (error) => log.warn({ code: sqlState(error) }, 'an idle database connection was lost'))
   pool.on('connect', (client) => {
-    const session = { client, broken: false, usedAt: Date.now() }
-    sessions.set(client, session)
     const markBroken = () => {
       session.broken = true
     }
+    const destroy = () => {
+      markBroken()
+      breakOff(client)
+    }
+    const session = { client, broken: false, destroy, usedAt: Date.now() }
+    sessions.set(client, session)
     client.on('error', markBroken)
     client.on('end', markBroken)
   })
@@ -93,11 +145,24 @@ function poolSource(pool: pg.Pool, log: Logger): SessionSource {
     if (session === undefined) throw new Error('the pool gave out a connection that it never announced')
     return session
   }
+  /** As `connect`, but the pool being closed ends the wait, which the pool itself does not. */
+  const connectUnlessClosed = () =>
+    new Promise<pg.PoolClient>((resolve, reject) => {
+      const giveUp = () => reject(new ThreadbaseError('unavailable', 'the database is closed'))
+      waiting.add(giveUp)
+      connect(pool).then(
+        (client) => (waiting.delete(giveUp) ? resolve(client) : client.release()),
+        (error) => {
+          waiting.delete(giveUp)
+          reject(error)
+        },
+      )
+    })
   return {
     shared: false,
     acquire: async () => {
       for (;;) {
-        const session = sessionOf(await connect(pool))
+        const session = sessionOf(await connectUnlessClosed())
         if (Date.now() - session.usedAt < PING_AFTER_MS || (await answers(session))) return session
         ;(session.client as pg.PoolClient).release(true)
       }
@@ -106,7 +171,13 @@ function poolSource(pool: pg.Pool, log: Logger): SessionSource {
       sessionOf(session.client as pg.PoolClient).usedAt = Date.now()
       ;(session.client as pg.PoolClient).release(session.broken)
     },
-    close: () => pool.end(),
+    close: async (graceMs = closeGraceMs) => {
+      for (const giveUp of waiting) giveUp()
+      waiting.clear()
+      // ends those that are idle now and the others when they come back, which callers may never do
+      void pool.end()
+      await clients.allGone(graceMs)
+    },
   }
 }
 
