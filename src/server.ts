@@ -11,7 +11,7 @@ export type RunningServer = {
   /** Where it listens, such as http://127.0.0.1:4100. */
   url: string
   threadbase: Threadbase
-  /** Takes no new requests, lets those in flight finish for at most `shutdownTimeoutS`, then closes the database. */
+  /** Takes no new requests, lets those in flight finish for at most `shutdownTimeoutS`, then closes the database, within seconds. */
   close(): Promise<void>
 }
 
@@ -38,7 +38,7 @@ export async function startServer(config: Config, log: AppOptions['log']): Promi
     const app = await buildApp({ ...threadbase, revision }, { bodyLimitBytes: config.bodyLimitBytes, log })
     await listen(app, config)
     const close = async () => {
-      await withTimeout(app.close(), config.shutdownTimeoutS * 1_000, () => app.server.closeAllConnections())
+      await endWithin(app, config.shutdownTimeoutS * 1_000)
       await threadbase.close()
     }
     return { url: urlOf(app.server.address() as AddressInfo), threadbase, close }
@@ -63,13 +63,19 @@ async function listen(app: Awaited<ReturnType<typeof buildApp>>, { host, port }:
   }
 }
 
-async function withTimeout(work: Promise<unknown>, ms: number, onLate: () => void): Promise<void> {
-  const timer = setTimeout(onLate, ms)
-  try {
-    await work
-  } finally {
-    clearTimeout(timer)
-  }
+/** A request that takes longer loses its connection; what it waits for ends when the database closes. */
+async function endWithin(app: Awaited<ReturnType<typeof buildApp>>, ms: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(() => {
+      app.server.closeAllConnections()
+      resolve()
+    }, ms)
+  })
+  const closed = app.close()
+  closed.catch(() => {})
+  await Promise.race([closed, late])
+  clearTimeout(timer)
 }
 
 function urlOf({ address, family, port }: AddressInfo): string {

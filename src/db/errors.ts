@@ -4,6 +4,15 @@ type WithCode = { code?: unknown; message?: unknown }
 
 const SQLSTATE = /^[0-9A-Z]{5}$/
 const UNAVAILABLE = /^(08|53|57P0|57014|25P03|40001|40P01)/
+// a server that became a standby, a lock that was not to be had, and access that was taken away while we run
+const UNAVAILABLE_NOW: [pattern: RegExp, message: string][] = [
+  [/^25006$/, 'the database takes no changes at the moment (it is read-only, perhaps after a failover)'],
+  [/^(40001|40P01)$/, 'the change collided with another one at the same time: try again'],
+  [/^55P03$/, 'the database could not take a lock in time'],
+  [/^(28|3D000)/, 'the database server refuses the connection: check database, user, password and rights'],
+]
+const READ_ONLY = '25006'
+const LACKS_RIGHT = '42501'
 const NOT_MIGRATED = new Set(['42P01', '3F000', '42883', '42703'])
 const CHECK_VIOLATION = '23514'
 const NETWORK = /^E[A-Z]{4,}$/
@@ -28,8 +37,12 @@ export function isConnectionLoss(error: unknown): boolean {
   return typeof code === 'string' && NETWORK.test(code)
 }
 
-/** True when the server closes the connection with this error, though the driver may not have noticed yet. */
+/**
+ * True when the session is of no more use: the server closes it with this error, though the driver may not have noticed
+ * yet, or it leads to a server that became a standby.
+ */
 export function endsSession(error: unknown): boolean {
+  if (sqlState(error) === READ_ONLY) return true
   const severity = (error as { severity?: unknown } | undefined)?.severity
   return severity === 'FATAL' || severity === 'PANIC'
 }
@@ -42,12 +55,18 @@ export function endsSession(error: unknown): boolean {
 export function mapDbError(error: unknown, connectionLost: boolean): unknown {
   if (error instanceof ThreadbaseError) return error
   const state = sqlState(error)
+  const now = UNAVAILABLE_NOW.find(([pattern]) => state !== undefined && pattern.test(state))
+  if (now !== undefined) return new ThreadbaseError('unavailable', now[1], undefined, { cause: error })
   if (isConnectionLoss(error) || (connectionLost && state === undefined)) {
     return new ThreadbaseError('unavailable', 'the database is not reachable at the moment', undefined, {
       cause: error,
     })
   }
   if (state === undefined) return error
+  if (state === LACKS_RIGHT) {
+    const message = `the role of DATABASE_URL lacks a right: ${String((error as WithCode).message)}`
+    return new ThreadbaseError('unavailable', message, undefined, { cause: error })
+  }
   if (NOT_MIGRATED.has(state)) {
     return new ThreadbaseError(
       'unavailable',

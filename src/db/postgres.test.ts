@@ -2,11 +2,12 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { sql } from 'kysely'
 import pg from 'pg'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { engines, postgresUrl, recordingLog, type TestDatabase } from '../../test/harness.ts'
+import { engines, newSchemaName, postgresUrl, recordingLog, type TestDatabase } from '../../test/harness.ts'
 import { type Cluster, clusterAvailable, freePort, makeCluster } from '../../test/postgres-cluster.ts'
 import { startTcpProxy, type TcpProxy } from '../../test/tcp-proxy.ts'
 import { silentLog } from '../core/log.ts'
 import type { Database } from './database.ts'
+import { isSqlState } from './errors.ts'
 import { run } from './migrate.ts'
 import { openPostgres } from './postgres.ts'
 
@@ -203,6 +204,46 @@ describe.skipIf(postgresUrl === null)('the pool', () => {
     await database.close()
     finish()
     await transaction
+  })
+
+  /** Raises what a server would raise, with this SQLSTATE. */
+  const raise = ({ db }: Database, state: string) =>
+    run(db, `do $$ begin raise exception 'said so' using errcode = '${state}'; end $$`)
+
+  test.each([
+    ['25006', /read-only/, true],
+    ['55P03', /lock/, false],
+    ['28P01', /password/, false],
+    ['3D000', /refuses/, false],
+    ['42501', /lacks a right: said so/, false],
+    ['40001', /collided/, false],
+  ])('%s is unavailable and says why', async (state, message, reconnects) => {
+    const { database, close } = await open({ poolSize: 1, maxOverflow: 0 })
+    const pid = await backend(database)
+    const error = await raise(database, state).catch((reason: unknown) => reason)
+    expect(error).toMatchObject({ code: 'unavailable', message: expect.stringMatching(message) })
+    expect(isSqlState(error, state)).toBe(true)
+    expect((await backend(database)) !== pid).toBe(reconnects)
+    await close()
+  })
+
+  test('a role that may no longer log in is unavailable', async () => {
+    const role = newSchemaName()
+    await admin.query(`create role ${role} login password 'one'`)
+    const url = new URL(postgresUrl as string)
+    url.username = role
+    url.password = 'one'
+    const database = await openPostgres({ url: url.href, log: silentLog, poolSize: 1 })
+    const pid = await backend(database)
+    await admin.query(`alter role ${role} nologin`)
+    await admin.query('select pg_terminate_backend($1)', [pid])
+    await until(() => database.stats().open === 0)
+    await expect(database.ping()).rejects.toMatchObject({
+      code: 'unavailable',
+      message: expect.stringContaining('refuses the connection'),
+    })
+    await database.close()
+    await admin.query(`drop role ${role}`)
   })
 
   test('statements are prepared by name, or not at all', async () => {

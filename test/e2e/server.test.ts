@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import pg from 'pg'
 import { describe, expect, test } from 'vitest'
 import { VERSION } from '../../src/version.ts'
 import { newSchemaName, postgresUrl } from '../harness.ts'
@@ -110,6 +111,38 @@ describe('shutting down while a request hangs', () => {
     expect(await server.exited).toEqual({ code: 0, signal: null })
     await expect(stuck.finish()).rejects.toThrow()
   })
+
+  test.skipIf(postgresUrl === null)(
+    'SIGTERM does not wait for a statement that waits for a lock',
+    async () => {
+      const schema = newSchemaName()
+      const variables = {
+        DATABASE_URL: String(postgresUrl),
+        DATABASE_SCHEMA: schema,
+        SHUTDOWN_TIMEOUT_S: '2',
+      }
+      const server = await serve(variables)
+      const { id } = await getJson(`${server.url}/api/threads`, { method: 'POST' })
+      const other = new pg.Client({ connectionString: String(postgresUrl) })
+      await other.connect()
+      await other.query('begin')
+      await other.query(`select 1 from ${schema}.threads where id = $1 for update`, [id])
+      const url = `${server.url}/api/threads/${id}/messages`
+      const body = JSON.stringify({ role: 'user', content: 'late' })
+      const appends = Array.from({ length: 3 }, () =>
+        expect(fetch(url, { method: 'POST', headers: json, body })).rejects.toThrow(),
+      )
+      const waiting = `select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%${schema}%'`
+      while ((await other.query(waiting)).rowCount === 0)
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      const started = Date.now()
+      server.kill('SIGTERM')
+      expect(await server.exited).toEqual({ code: 0, signal: null })
+      expect(Date.now() - started).toBeLessThan(10_000)
+      await Promise.all(appends)
+      await other.end()
+    },
+  )
 
   test.each([
     ['SIGTERM', 'SIGTERM'],
