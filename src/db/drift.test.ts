@@ -15,6 +15,16 @@ const CHANGES: [what: string, statements: string, object: string][] = [
   ['a view', `create view ${S}.peek as select 1 as n`, 'table peek'],
   ['a dropped column', `alter table ${S}.messages drop column tool_name`, 'column messages.tool_name'],
   ['an extra column', `alter table ${S}.threads add column extra int`, 'column threads.extra'],
+  [
+    'another collation',
+    `alter table ${S}.messages alter column tool_name type text collate "C"`,
+    'column messages.tool_name',
+  ],
+  [
+    'no collation',
+    `alter table ${S}.messages alter column message_id type text collate "default"`,
+    'column messages.message_id',
+  ],
   ['another type', `alter table ${S}.threads alter column title type varchar(500)`, 'column threads.title'],
   [
     'another precision',

@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import { type Kysely, sql } from 'kysely'
+import { ThreadbaseError } from '../core/errors.ts'
 import type { Database } from './database.ts'
+import { isSqlState } from './errors.ts'
 import { appliedRevisions, run } from './migrate.ts'
 import { inSchema, type Migration, quoteIdentifier } from './migrations.ts'
 import type { Schema } from './schema.ts'
@@ -11,10 +13,11 @@ export type Difference = { object: string; expected: string | undefined; actual:
 class Rollback extends Error {}
 
 /**
- * Compares the live schema with what the migrations make: tables, columns, types, defaults, indexes, constraints,
+ * Compares the live schema with what the migrations make: tables, columns, types, collations, defaults, indexes, constraints,
  * policies, functions, triggers. The migrations run in a scratch schema of a transaction that is rolled back, so both
  * sides are printed by the same server. Needs the right to create a schema.
  * @returns every difference, by name; none when the database is as it should be
+ * @throws unavailable when the role may not create a schema in this database
  */
 export async function findDrift(database: Database, migrations: Migration[]): Promise<Difference[]> {
   const expected = await describeMigrated(database, migrations)
@@ -38,7 +41,7 @@ async function describeMigrated({ db }: Database, migrations: Migration[]): Prom
   let found = new Map<string, string>()
   try {
     await db.transaction().execute(async (tx) => {
-      await run(tx, `create schema ${scratch}`)
+      await makeScratch(tx, scratch)
       for (const migration of migrations) await run(tx, inSchema(migration.up, scratch))
       found = await describeSchema(tx, scratch)
       throw new Rollback()
@@ -47,6 +50,17 @@ async function describeMigrated({ db }: Database, migrations: Migration[]): Prom
     if (!(error instanceof Rollback)) throw error
   }
   return found
+}
+
+async function makeScratch(tx: Kysely<Schema>, scratch: string): Promise<void> {
+  try {
+    await run(tx, `create schema ${scratch}`)
+  } catch (cause) {
+    if (!isSqlState(cause, '42501')) throw cause
+    const message =
+      'comparing runs the migrations in a scratch schema that is rolled back, for which the role of DATABASE_URL lacks the right: `grant create on database … to …`, or compare as another role'
+    throw new ThreadbaseError('unavailable', message, undefined, { cause })
+  }
 }
 
 async function describeSchema(db: Kysely<Schema>, schema: string): Promise<Map<string, string>> {
@@ -65,11 +79,14 @@ async function describeSchema(db: Kysely<Schema>, schema: string): Promise<Map<s
     union all
     select 'column ' || t.relname || '.' || a.attname,
            format_type(a.atttypid, a.atttypmod)
+           || case when a.attcollation <> y.typcollation then ' collate ' || o.collname else '' end
            || case when a.attnotnull then ' not null' else '' end
            || case when a.attgenerated <> '' then ' generated' when a.attidentity <> '' then ' identity' else '' end
            || coalesce(' default ' || pg_get_expr(d.adbin, d.adrelid), '')
       from tables t
       join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
+      join pg_type y on y.oid = a.atttypid
+      left join pg_collation o on o.oid = a.attcollation
       left join pg_attrdef d on d.adrelid = t.oid and d.adnum = a.attnum
     union all
     select 'index ' || i.relname, pg_get_indexdef(i.oid) || case when x.indisvalid then '' else ' (invalid)' end

@@ -4,10 +4,12 @@ import { sql } from 'kysely'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { runChild } from '../../test/child.ts'
 import { engines, makeTempDir, newSchemaName, postgresUrl, type TestDatabase } from '../../test/harness.ts'
+import { silentLog } from '../core/log.ts'
 import type { Database } from './database.ts'
 import { findDrift } from './drift.ts'
-import { appliedRevisions, downgrade, requireMigrated, stamp, upgrade } from './migrate.ts'
+import { appliedRevisions, downgrade, requireMigrated, run, stamp, upgrade } from './migrate.ts'
 import { createMigration, findMigration, loadMigrations, type Migration } from './migrations.ts'
+import { openPostgres } from './postgres.ts'
 
 const step = (revision: string, name: string, up: string, down: string): Migration => ({
   revision,
@@ -42,6 +44,66 @@ async function tables({ db, schema }: Database): Promise<string[]> {
 async function dropAll({ db, schema }: Database): Promise<void> {
   await sql`drop schema if exists ${sql.id(schema)} cascade`.execute(db)
 }
+
+describe.skipIf(postgresUrl === null)('a role with few rights', () => {
+  const role = newSchemaName()
+  const schema = newSchemaName()
+  let admin: Database
+  let database: Database
+  let migrations: Migration[]
+  beforeAll(async () => {
+    migrations = await loadMigrations()
+    admin = await openPostgres({ url: String(postgresUrl), schema, log: silentLog })
+    await run(admin.db, `create role ${role} login password 'p'`)
+    const url = new URL(String(postgresUrl))
+    url.username = role
+    url.password = 'p'
+    database = await openPostgres({ url: url.href, schema, log: silentLog })
+  })
+  afterAll(async () => {
+    await database?.close()
+    await run(admin.db, `drop schema if exists ${schema} cascade; drop owned by ${role}; drop role ${role}`)
+    await admin.close()
+  })
+
+  test('is told that it may not create the schema', async () => {
+    await expect(upgrade(database, migrations)).rejects.toMatchObject({
+      code: 'unavailable',
+      message: expect.stringMatching(/lacks a right: permission denied for database/),
+    })
+  })
+
+  test('migrates a schema that it owns, up and down, without rights on the database', async () => {
+    await run(admin.db, `create schema ${schema} authorization ${role}`)
+    await upgrade(database, migrations)
+    await downgrade(database, migrations, 'base')
+    await upgrade(database, migrations)
+    await stamp(database, migrations, 'head')
+    await requireMigrated(database, migrations)
+  })
+
+  test('is told what comparing needs', async () => {
+    await expect(findDrift(database, migrations)).rejects.toMatchObject({
+      code: 'unavailable',
+      message: expect.stringMatching(/scratch schema.*grant create on database/),
+    })
+  })
+
+  test('needs no right to change a schema where nothing is missing', async () => {
+    await run(
+      admin.db,
+      `alter schema ${schema} owner to current_user;
+       reassign owned by ${role} to current_user;
+       grant usage on schema ${schema} to ${role};
+       grant select on all tables in schema ${schema} to ${role}`,
+    )
+    expect(await upgrade(database, migrations)).toEqual([])
+    const extra = step('9999', 'extra', 'create table :"schema".nine (n int)', 'drop table :"schema".nine')
+    await expect(upgrade(database, [...migrations, extra])).rejects.toThrow(
+      /lacks a right: permission denied/,
+    )
+  })
+})
 
 for (const engine of engines) {
   describe.skipIf(!engine.available)(`migrations on ${engine.name}`, () => {

@@ -12,7 +12,7 @@ export type MigrationStep = { direction: 'up' | 'down'; revision: string; name: 
  * The revisions that the database says it has, oldest first; none for an empty database.
  */
 export async function appliedRevisions(database: Database): Promise<AppliedRevision[]> {
-  if (!(await hasRevisionTable(database))) return []
+  if (!(await hasRevisionTable(database.db, database.schema))) return []
   const rows = await database.db.selectFrom('schema_revisions').selectAll().orderBy('revision').execute()
   return rows.map((row) => ({
     revision: row.revision,
@@ -22,7 +22,7 @@ export async function appliedRevisions(database: Database): Promise<AppliedRevis
   }))
 }
 
-async function hasRevisionTable({ db, schema }: Database): Promise<boolean> {
+async function hasRevisionTable(db: Kysely<Schema>, schema: string): Promise<boolean> {
   const result = await sql<{ present: boolean }>`
     /* migrate.present */ select exists (
       select 1 from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -42,12 +42,14 @@ export async function upgrade(
   target = 'head',
   onStep: (step: MigrationStep) => void = () => {},
 ): Promise<MigrationStep[]> {
-  await prepare(database)
   const before = (await appliedRevisions(database)).at(-1)?.revision
   const last = resolveUp(migrations, before, target)
+  // no change, and so no right to make one, where nothing is missing
+  if (last === undefined || (before !== undefined && before >= last)) return []
+  await prepare(database)
   const steps: MigrationStep[] = []
   for (const migration of migrations) {
-    if (last === undefined || migration.revision > last) break
+    if (migration.revision > last) break
     const step = await stepUp(database, migration, migrations)
     if (step === undefined) continue
     steps.push(step)
@@ -152,14 +154,16 @@ function resolveDown(
   return applied[applied.length - count - 1]?.revision
 }
 
+/** Makes the schema and the table of revisions where they are missing: `if not exists` asks for the right to create. */
 async function prepare({ db, schema }: Database): Promise<void> {
   const name = quoteIdentifier(schema)
   await db.transaction().execute(async (tx) => {
     await lock(tx, schema)
+    if (!(await hasSchema(tx, schema))) await run(tx, `create schema ${name}`)
+    if (await hasRevisionTable(tx, schema)) return
     await run(
       tx,
-      `create schema if not exists ${name};
-       create table if not exists ${name}.schema_revisions (
+      `create table ${name}.schema_revisions (
          revision   text primary key,
          name       text not null,
          checksum   text not null,
@@ -167,6 +171,12 @@ async function prepare({ db, schema }: Database): Promise<void> {
        )`,
     )
   })
+}
+
+async function hasSchema(db: Kysely<Schema>, schema: string): Promise<boolean> {
+  const { rows } =
+    await sql`/* migrate.schema */ select 1 from pg_namespace where nspname = ${schema}`.execute(db)
+  return rows.length > 0
 }
 
 /** Undefined when another process was faster. */
