@@ -2,6 +2,7 @@ import { canonicalJson } from '../core/json.ts'
 import type { NewMessage } from '../messages/schema.ts'
 import { digestMessage, type StoredDigest } from '../messages/service.ts'
 import type { Thread } from '../threads/schema.ts'
+import { reattach } from './extent.ts'
 import { isImportedMessageId, placeOf } from './ids.ts'
 import type { Conversation, ImportMark } from './schema.ts'
 import { lineOf } from './to-openai.ts'
@@ -24,11 +25,18 @@ export function compareImported(
   thread: Thread,
   mark: ImportMark,
   stored: StoredDigest[],
+  isKnown: IsKnown,
 ): Plan {
-  return conversation.format === 'jsonl'
-    ? compareLines(conversation, thread, mark, stored)
-    : compareTrees(conversation, mark, stored)
+  const plan =
+    conversation.format === 'jsonl'
+      ? compareLines(conversation, thread, mark, stored, isKnown)
+      : compareTrees(conversation, mark, stored, isKnown)
+  if (plan.do !== 'append') return plan
+  const there = new Set(stored.map(({ messageId }) => messageId))
+  return { ...plan, messages: reattach(plan.messages, conversation.messages, there) }
 }
+
+type IsKnown = (message: NewMessage, index: number) => boolean
 
 /**
  * A line is known when it is, or begins as, what was imported; it may have more messages at its end. A place that is
@@ -39,6 +47,7 @@ function compareLines(
   thread: Thread,
   mark: ImportMark,
   stored: StoredDigest[],
+  isKnown: IsKnown,
 ): Plan {
   let highest = -1
   let differing: number | undefined
@@ -51,6 +60,8 @@ function compareLines(
   }
   if (differing !== undefined)
     return { do: 'refuse', reason: `message ${differing} differs from the one that was imported before` }
+  // those at its end may have been deleted, too
+  while (highest + 1 < messages.length && isKnown(messages[highest + 1] as NewMessage, highest + 1)) highest++
   const missing = messages.slice(highest + 1)
   // as it was imported, or as it would be exported now
   const newFields = !equal(line, mark.line) && !equal(line, lineOf(thread))
@@ -79,13 +90,19 @@ function differingFields(line: Record<string, unknown>, mark: ImportMark): strin
 }
 
 /** A tree may have more nodes, anywhere, and newer fields; a node's role and content never change. */
-function compareTrees({ messages, line }: Conversation, mark: ImportMark, stored: StoredDigest[]): Plan {
+function compareTrees(
+  { messages, line }: Conversation,
+  mark: ImportMark,
+  stored: StoredDigest[],
+  isKnown: IsKnown,
+): Plan {
   const digests = new Map(stored.map(({ messageId, digest }) => [messageId, digest]))
   const missing: NewMessage[] = []
-  for (const message of messages) {
+  for (const [i, message] of messages.entries()) {
     const known = digests.get(message.messageId ?? '')
-    if (known === undefined) missing.push(message)
-    else if (known !== digestMessage(message)) {
+    if (known === undefined) {
+      if (!isKnown(message, i)) missing.push(message)
+    } else if (known !== digestMessage(message)) {
       const node = String(message.messageId).replace(/^import:/, '')
       return {
         do: 'refuse',

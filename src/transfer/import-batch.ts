@@ -1,8 +1,11 @@
 import { isThreadbaseError, type ThreadbaseError } from '../core/errors.ts'
+import { canonicalJson } from '../core/json.ts'
 import type { Scope } from '../core/scope.ts'
 import type { NewMessage } from '../messages/schema.ts'
 import type { BulkAppended } from '../messages/service.ts'
 import type { Thread } from '../threads/schema.ts'
+import type { Plan } from './compare.ts'
+import { extentOf } from './extent.ts'
 import { titleOf } from './from-openai.ts'
 import type { Outcome } from './import.ts'
 import { type Planned, planExisting, type Slices } from './plan.ts'
@@ -10,9 +13,10 @@ import { reasonOf } from './read.ts'
 import type { Conversation, ImportMark } from './schema.ts'
 import { importMarkOf } from './to-openai.ts'
 
-/** What is stored of a conversation beside its messages. */
-export function markOf({ format, line, n }: Conversation): { import: ImportMark } {
-  return { import: { format, line, n } }
+/** What is stored of a conversation beside its messages, which are all there when the thread reaches `seq`. */
+function markOf(conversation: Conversation, seq: number): { import: ImportMark } {
+  const { format, line, n } = conversation
+  return { import: { format, line, n, done: extentOf(conversation, seq) } }
 }
 
 /**
@@ -29,7 +33,7 @@ export async function importBatch(
   const threads = conversations.map((conversation) => ({
     id: conversation.threadId,
     title: conversation.title,
-    meta: markOf(conversation),
+    meta: markOf(conversation, conversation.messages.length),
     createdAt: conversation.createdAt,
     updatedAt: conversation.updatedAt,
   }))
@@ -81,8 +85,8 @@ async function appendExisting(
   const planned = await planExisting(slices, scope, conversations)
   // before the messages: if the process ends in between, the next run still finds messages to append
   for (const { conversation, thread, plan } of planned) {
-    if (plan.do === 'append' && plan.newFields && thread !== undefined)
-      await storeFields(slices, scope, conversation, thread)
+    if (plan.do === 'append' && thread !== undefined)
+      await storeMark(slices, scope, conversation, thread, plan)
   }
   const results = await append(
     slices,
@@ -117,19 +121,25 @@ async function append(
   return items.map(([, messages]) => (messages.length > 0 ? (results[next++] as BulkAppended) : { added: 0 }))
 }
 
-/** The fields of the line replace those stored before; the title too, unless it was changed here. */
-async function storeFields(
+/**
+ * What the import brings is written down, unless it is as it was; new fields of the line replace those stored before,
+ * the title too, unless it was changed here.
+ */
+async function storeMark(
   slices: Slices,
   scope: Scope,
   conversation: Conversation,
   thread: Thread,
+  { messages, newFields }: Extract<Plan, { do: 'append' }>,
 ): Promise<void> {
   const before = importMarkOf(thread)
-  const untouched = before !== undefined && titleOf(before.line) === thread.title
+  const mark = markOf(conversation, thread.lastSeq + messages.length)
+  if (!newFields && canonicalJson(before?.done) === canonicalJson(mark.import.done)) return
+  const untouched = newFields && before !== undefined && titleOf(before.line) === thread.title
   try {
     await slices.threads.update(scope, thread.id, {
       ...(untouched ? { title: conversation.title } : {}),
-      meta: markOf(conversation),
+      meta: newFields || before === undefined ? mark : { import: { ...mark.import, line: before.line } },
     })
   } catch (error) {
     // deleted since: so be it

@@ -102,22 +102,20 @@ for (const engine of engines) {
         '{"id":"bot","messages":[{"role":"bot"}]}',
         `{"id":"deep","messages":[{"role":"user","content":${deep}}]}`,
         `{"id":"deep2","x":${deep},"messages":[{"role":"user","content":""}]}`,
-        '{"id":"overflow","n":1e999999,"messages":[{"role":"user","content":"x"}]}',
-        '{"id":"overflow2","messages":[{"role":"user","content":"x","n":1e999999}]}',
+        `{"id":"deep3","messages":[{"role":"user","content":${'['.repeat(100_000)}${']'.repeat(100_000)}}]}`,
         '{"id":"last","messages":[{"role":"user","content":"x"}]}',
       ].join('\n')
       const report = await importText(tb, userId, text, { onRefused: ({ n }) => refused.push(n) })
-      expect(counts(report)).toEqual({ imported: 2, known: 0, extended: 0, refused: 7, messages: 1 })
+      expect(counts(report)).toEqual({ imported: 2, known: 0, extended: 0, refused: 6, messages: 1 })
       expect(report.refusals).toEqual([
         { n: 2, reason: expect.stringContaining('not valid JSON') },
         { n: 4, reason: 'the line is not a JSON object' },
         { n: 5, reason: 'message 0 has the role "bot"' },
         { n: 6, reason: expect.stringContaining('nested deeper') },
         { n: 7, reason: expect.stringContaining('nested deeper') },
-        { n: 8, reason: expect.stringContaining('refused a value') },
-        { n: 9, reason: expect.stringContaining('refused a value') },
+        { n: 8, reason: expect.stringContaining('nested') },
       ])
-      expect(refused.sort()).toEqual([2, 4, 5, 6, 7, 8, 9])
+      expect(refused.sort()).toEqual([2, 4, 5, 6, 7, 8])
       // nothing is left of them
       const { items } = await tb.threads.list({ userId })
       expect(items.map(({ id }) => id).sort()).toEqual([threadIdOf('first'), threadIdOf('last')].sort())

@@ -108,6 +108,43 @@ for (const engine of engines) {
       })
     })
 
+    test('messages that were deleted at the end stay deleted, also when the line or the thread went on', async () => {
+      const scope = { userId: newUser() }
+      const line = { id: 'e', messages: [user('0'), user('1'), user('2')] }
+      const id = threadIdOf('e')
+      const import_ = (messages: unknown[]) => importText(tb, scope.userId, toLines({ ...line, messages }))
+      await import_(line.messages)
+      const { items } = await tb.messages.list(scope, id)
+      for (const item of items.slice(1)) await tb.messages.delete(scope, id, item.id)
+      for (let i = 0; i < 2; i++)
+        expect(await import_(line.messages)).toMatchObject({ known: 1, messages: 0 })
+      expect(await import_([...line.messages, user('3')])).toMatchObject({ extended: 1, messages: 1 })
+      expect((await lineOf(scope.userId)).messages).toEqual([user('0'), user('3')])
+      expect(await import_([...line.messages, user('3')])).toMatchObject({ known: 1, messages: 0 })
+      await tb.messages.delete(scope, id, (await tb.messages.list(scope, id)).items[1]?.id ?? '')
+      await tb.messages.append(scope, id, [user('own')])
+      expect(await import_([...line.messages, user('3')])).toMatchObject({ known: 1, messages: 0 })
+      expect((await lineOf(scope.userId)).messages).toEqual([user('0'), user('own')])
+    })
+
+    test('an interrupted import is completed, also when the thread went on meanwhile', async () => {
+      const scope = { userId: newUser() }
+      for (const [name, own] of [
+        ['i', []],
+        ['j', [user('own'), user('own 2'), user('own 3')]],
+      ] as const) {
+        const line = { id: name, messages: [user('0'), user('1'), user('2')] }
+        await importText(tb, scope.userId, toLines(line))
+        const id = threadIdOf(name)
+        const { meta } = await tb.threads.getThread(scope, id)
+        await tb.threads.delete(scope, id)
+        await tb.threads.create(scope, { id, meta })
+        await tb.messages.append(scope, id, [{ ...user('0'), messageId: 'import:0', parentId: null }, ...own])
+        expect(await importText(tb, scope.userId, toLines(line))).toMatchObject({ messages: 2, refused: 0 })
+        expect(await importText(tb, scope.userId, toLines(line))).toMatchObject({ known: 1, messages: 0 })
+      }
+    })
+
     test('a fork is exported as a thread of its own', async () => {
       const scope = { userId: newUser() }
       await importText(tb, scope.userId, toLines({ id: 'f', x: 1, messages: [user('0'), user('1')] }))
@@ -191,6 +228,29 @@ for (const engine of engines) {
           ],
         })
         expect(await importText(tb, scope.userId, sample)).toMatchObject({ known: 3, messages: 0 })
+      })
+
+      test('a message that was deleted stays away, and what follows it in a later export follows its parent', async () => {
+        const scope = { userId: newUser() }
+        await importText(tb, scope.userId, sample)
+        const { items } = await tb.messages.list(scope, UUID)
+        const last = items.at(-1)
+        await tb.messages.delete(scope, UUID, last?.id ?? '')
+        expect(await importText(tb, scope.userId, sample)).toMatchObject({ known: 3, messages: 0 })
+        const later = structuredClone(boat)
+        const node = String(last?.messageId).replace('import:', '')
+        later.mapping.n9 = { ...later.mapping.u2, id: 'n9', parent: node, children: [] }
+        later.mapping.n9.message = { ...later.mapping.u2.message, id: 'n9', create_time: later.update_time }
+        const text = JSON.stringify([later])
+        expect(await importText(tb, scope.userId, text)).toMatchObject({
+          extended: 1,
+          messages: 1,
+          refused: 0,
+        })
+        const after = (await tb.messages.list(scope, UUID)).items
+        expect(after.at(-1)).toMatchObject({ messageId: 'import:n9', parentId: last?.parentId })
+        expect(after).toHaveLength(items.length)
+        expect(await importText(tb, scope.userId, text)).toMatchObject({ known: 1, messages: 0 })
       })
 
       test('a later export adds branches and fields; an older one changes nothing', async () => {

@@ -4,9 +4,11 @@ import type { MessageService, StoredDigest } from '../messages/service.ts'
 import type { Thread } from '../threads/schema.ts'
 import type { ThreadService } from '../threads/service.ts'
 import { compareExported, compareImported, hasOwnMessages, type Plan } from './compare.ts'
+import { knownBy } from './extent.ts'
+import { isImportedMessageId } from './ids.ts'
 import { readPath } from './path.ts'
 import { listTurns } from './repo.ts'
-import type { Conversation } from './schema.ts'
+import type { Conversation, ImportMark } from './schema.ts'
 import { createMessageWriter, importMarkOf, lineOf } from './to-openai.ts'
 
 export type Slices = { db: Db; threads: ThreadService; messages: MessageService }
@@ -53,8 +55,12 @@ async function planOne(
   const mark = importMarkOf(thread)
   const imported = mark?.format === conversation.format ? mark : undefined
   const mixed = imported !== undefined && hasOwnMessages(thread, stored)
+  const isKnown = knownBy(
+    imported !== undefined && (await isComplete(slices, scope, thread, imported)) ? imported.done : undefined,
+    conversation,
+  )
   if (conversation.format === 'chatgpt' || (imported !== undefined && !mixed)) {
-    if (imported !== undefined) return compareImported(conversation, thread, imported, stored)
+    if (imported !== undefined) return compareImported(conversation, thread, imported, stored, isKnown)
     return refuse(thread, 'it was not imported from ChatGPT')
   }
   const turns = await listTurns(slices.db, scope.userId, [thread.id])
@@ -66,8 +72,27 @@ async function planOne(
   if (imported === undefined) {
     return refuse(thread, likeness.like === 'other' ? likeness.reason : 'the line has more messages')
   }
-  if (likeness.like === 'continued') return continueAt(conversation, likeness.count)
-  return compareImported(conversation, thread, imported, stored)
+  // where it goes on with messages that were imported before, those were deleted
+  const next = likeness.like === 'continued' ? conversation.messages[likeness.count] : undefined
+  if (likeness.like === 'continued' && (next === undefined || !isKnown(next, likeness.count)))
+    return continueAt(conversation, likeness.count)
+  return compareImported(conversation, thread, imported, stored, isKnown)
+}
+
+/** Whether all messages came in that an import was to bring: the thread reached its end, and with those alone. */
+async function isComplete(
+  slices: Slices,
+  scope: Scope,
+  thread: Thread,
+  { done }: ImportMark,
+): Promise<boolean> {
+  if (done === undefined || thread.lastSeq <= done.seq) return thread.lastSeq === done?.seq
+  const { items } = await slices.messages.list(scope, thread.id, {
+    before: done.seq + 1,
+    order: 'desc',
+    limit: 1,
+  })
+  return items.every(({ messageId }) => isImportedMessageId(messageId))
 }
 
 function refuse({ id }: Thread, reason: string): Plan {

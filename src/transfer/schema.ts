@@ -27,7 +27,24 @@ export type Conversation = {
 }
 
 /** What `meta.import` of an imported thread holds: its source, and where that stood in its file. */
-export type ImportMark = { format: ImportFormat; line: Record<string, unknown>; n?: number }
+export type ImportMark = {
+  format: ImportFormat
+  line: Record<string, unknown>
+  n?: number
+  /** Missing on a thread of an earlier version. */
+  done?: ImportExtent
+}
+
+/**
+ * The messages that the import brings, written before they are: they are all there, or were deleted since, when the
+ * thread has reached `seq`.
+ */
+export type ImportExtent = {
+  seq: number
+  count: number
+  /** Of the first `count` messages of the line; for ChatGPT of each node, one after another. */
+  digest: string
+}
 
 /** Something of the input that could not be taken, with its place (line or element, from 1). */
 export type Refusal = { n: number; reason: string }

@@ -2,7 +2,7 @@ import type { Message } from '../messages/schema.ts'
 import type { Thread } from '../threads/schema.ts'
 import { titleOf } from './from-openai.ts'
 import { isImportedMessageId, threadIdOf } from './ids.ts'
-import { IMPORT_FORMATS, type ImportFormat, type ImportMark } from './schema.ts'
+import { IMPORT_FORMATS, type ImportExtent, type ImportFormat, type ImportMark } from './schema.ts'
 
 type Fields = Record<string, unknown>
 
@@ -14,7 +14,21 @@ export function importMarkOf({ meta }: Pick<Thread, 'meta'>): ImportMark | undef
   const mark = meta.import
   if (!isObject(mark) || !isObject(mark.line)) return undefined
   if (!(IMPORT_FORMATS as readonly unknown[]).includes(mark.format)) return undefined
-  return { format: mark.format as ImportFormat, line: mark.line }
+  return {
+    format: mark.format as ImportFormat,
+    line: mark.line,
+    ...(isExtent(mark.done) ? { done: mark.done } : {}),
+  }
+}
+
+// applications may write to meta
+function isExtent(done: unknown): done is ImportExtent {
+  return (
+    isObject(done) &&
+    Number.isInteger(done.seq) &&
+    Number.isInteger(done.count) &&
+    typeof done.digest === 'string'
+  )
 }
 
 /**
