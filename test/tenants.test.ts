@@ -141,7 +141,7 @@ for (const engine of engines) {
           await sql`update ${sql.table('threads')} set title = 'mine' where user_id like 'rls-%'`.execute(tx)
         expect(changed.numAffectedRows).toBe(1n)
         const foreign = sql`insert into ${sql.table('threads')} (user_id, id) values ('rls-b', ${randomUUID()}::uuid)`
-        await expect(foreign.execute(tx)).rejects.toMatchObject({ code: '42501' })
+        await expect(foreign.execute(tx)).rejects.toMatchObject({ cause: { code: '42501' } })
       })
     })
 

@@ -119,6 +119,16 @@ describe('the lock of a directory', () => {
     }
   })
 
+  test('a lock that a power cut left empty is free when nobody touched it for a while', async () => {
+    const path = join(directory, 'lock')
+    await writeFile(path, '')
+    await expect(lockDirectory(directory)).rejects.toMatchObject({ code: 'conflict' })
+    const longAgo = new Date(Date.now() - 31_000)
+    await utimes(path, longAgo, longAgo)
+    await (await lockDirectory(directory)).release()
+    expect(await readdir(directory)).toEqual([])
+  })
+
   test('its owner shows signs of life', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
     try {

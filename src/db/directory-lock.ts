@@ -14,6 +14,7 @@ export type DirectoryLock = { release: () => Promise<void> }
 const HEARTBEAT_MS = 5_000
 // a process elsewhere (host, container) cannot be asked whether it lives: it is taken for dead after this much silence
 const SILENCE_MS = 30_000
+const UNREADABLE: Owner = { pid: 0, host: 'an unknown host', bornAt: '', token: '', since: 'an unknown time' }
 const heldHere = new Set<string>()
 
 /**
@@ -99,8 +100,9 @@ async function removeDead(path: string, dead: Owner, owner: Owner): Promise<void
 async function readOwner(path: string): Promise<Owner | undefined> {
   try {
     return JSON.parse(await readFile(path, 'utf8')) as Owner
-  } catch {
-    return undefined
+  } catch (error) {
+    // what a power cut left of a lock: judged by its silence
+    return error instanceof SyntaxError ? UNREADABLE : undefined
   }
 }
 
