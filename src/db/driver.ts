@@ -15,7 +15,7 @@ import {
 import type { ClientBase } from 'pg'
 import { ThreadbaseError } from '../core/errors.ts'
 import type { Logger } from '../core/log.ts'
-import { endsSession, mapDbError } from './errors.ts'
+import { endsSession, isReadOnly, mapDbError } from './errors.ts'
 
 /** One connection as the driver needs it: `broken` once it can serve no more; `destroy` breaks it off at once. */
 export type Session = { client: ClientBase; broken: boolean; destroy(): void }
@@ -112,7 +112,7 @@ export function createDialect(source: SessionSource, options: DriverOptions): Di
 }
 
 function createDriver(source: SessionSource, options: DriverOptions): Driver {
-  const run = createRunner(options)
+  const run = createRunner(options, source.shared)
   const gate = source.shared ? new Gate() : undefined
   const command = (connection: DatabaseConnection, text: string) =>
     connection.executeQuery<{ command?: string }>(Compiled.raw(text))
@@ -148,7 +148,7 @@ function createDriver(source: SessionSource, options: DriverOptions): Driver {
   }
 }
 
-function createRunner(options: DriverOptions): Runner {
+function createRunner(options: DriverOptions, shared: boolean): Runner {
   const names = new Map<string, string>()
   const statementName = (text: string): string | undefined => {
     const known = names.get(text)
@@ -171,7 +171,8 @@ function createRunner(options: DriverOptions): Runner {
       })
       return toResult(result)
     } catch (error) {
-      if (endsSession(error)) session.broken = true
+      // another connection may lead to the new primary; the embedded store has but one
+      if (endsSession(error) || (!shared && isReadOnly(error))) session.broken = true
       throw limit.passed() ? noAnswer(options.queryTimeoutMs, error) : mapDbError(error, session.broken)
     } finally {
       limit.stop()

@@ -37,14 +37,15 @@ export function isConnectionLoss(error: unknown): boolean {
   return typeof code === 'string' && NETWORK.test(code)
 }
 
-/**
- * True when the session is of no more use: the server closes it with this error, though the driver may not have noticed
- * yet, or it leads to a server that became a standby.
- */
+/** True when the server closes the connection with this error, though the driver may not have noticed yet. */
 export function endsSession(error: unknown): boolean {
-  if (sqlState(error) === READ_ONLY) return true
   const severity = (error as { severity?: unknown } | undefined)?.severity
   return severity === 'FATAL' || severity === 'PANIC'
+}
+
+/** True when the connection leads to a server that takes no changes, such as one that became a standby. */
+export function isReadOnly(error: unknown): boolean {
+  return sqlState(error) === READ_ONLY
 }
 
 /**
