@@ -40,8 +40,9 @@ export type DriverOptions = {
 }
 
 const MAX_PREPARED = 500
-// what may take as long as it needs, waiting for another process's migration included
-const UNLIMITED = /^(migrate|drift)\./
+
+/** What may take as long as it needs, waiting for another process's migration included. */
+const isMigration = (query: CompiledQuery): boolean => /^(migrate|drift)\./.test(queryName(query.sql))
 
 /** The name in a statement's first comment (`/* messages.list *\/`), else its first word. */
 export function queryName(text: string): string {
@@ -177,7 +178,7 @@ function createRunner(options: DriverOptions, shared: boolean): Runner {
     } finally {
       limit.stop()
       const ms = performance.now() - started
-      if (ms > options.slowQueryMs)
+      if (ms > options.slowQueryMs && !isMigration(query))
         options.log.warn({ query: queryName(query.sql), ms: Math.round(ms) }, 'slow query')
     }
   }
@@ -187,7 +188,7 @@ type Limit = { passed(): boolean; stop(): void }
 
 /** Breaks the session off when the time is over: a server that is silently gone would never answer. */
 function startLimit(session: Session, query: CompiledQuery, ms: number | undefined): Limit {
-  if (ms === undefined || UNLIMITED.test(queryName(query.sql))) return { passed: () => false, stop: () => {} }
+  if (ms === undefined || isMigration(query)) return { passed: () => false, stop: () => {} }
   let state: 'running' | 'passed' | 'stopped' = 'running'
   const end = () => {
     if (state !== 'running') return
