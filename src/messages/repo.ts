@@ -1,4 +1,4 @@
-import { sql } from 'kysely'
+import { type RawBuilder, sql } from 'kysely'
 import { intArray, textArray, uuidArray } from '../db/arrays.ts'
 import { mergePatch } from '../db/merge-patch.ts'
 import { type Db, t } from '../db/schema.ts'
@@ -125,18 +125,41 @@ function toMessage(row: MessageRow): Message {
   }
 }
 
+// A subquery, not a join: without statistics (always, on the embedded store) a join is planned as a walk along the
+// whole thread for each row. A range and an order, not equality: a plan that was made while the table was small is kept
+// for the life of the connection, and would look through all messages of the user in the index on (user_id, id).
 const columns = sql`
-  m.id, m.thread_id, m.seq, m.message_id, p.id as parent_id, m.role, m.content, m.text, m.tool_name, m.tool_input,
-  m.tool_output, m.meta, m.created_at`
-
-const parent = sql`
-  left join ${t.messages} p on p.user_id = m.user_id and p.thread_id = m.thread_id and p.seq = m.parent_seq`
+  m.id, m.thread_id, m.seq, m.message_id,
+  (select p.id from ${t.messages} p
+    where p.user_id = m.user_id and p.thread_id = m.thread_id and p.seq >= m.parent_seq and p.seq <= m.parent_seq
+    order by p.seq limit 1) as parent_id,
+  m.role, m.content, m.text, m.tool_name, m.tool_input, m.tool_output, m.meta, m.created_at`
 
 export type MessageRange = { before?: number; after?: number; order: 'asc' | 'desc'; limit: number }
 
-function inRange({ before, after }: MessageRange) {
-  // an absent bound is one that nothing exceeds, so that one plan serves all
-  return sql`m.seq < ${before ?? Number.MAX_SAFE_INTEGER}::bigint and m.seq > ${after ?? 0}::bigint`
+/** A page of messages; `more` says that it ended at the limit or at the size of a page, and others follow. `bytes` of their JSON. */
+export type MessageRows = { messages: Message[]; more: boolean; bytes: number }
+
+/** The bytes of JSON that a page holds at most, unless its first message alone has more. */
+export const MAX_PAGE_BYTES = 16 * 1024 * 1024
+
+type PageRow = MessageRow & { more: boolean; bytes: number }
+
+/** The first `limit` of some rows by seq, and no more than a page may hold. `rows` gives one more, if there is one. */
+function cutPage(rows: RawBuilder<unknown>, direction: RawBuilder<unknown>, limit: number) {
+  return sql`
+    select ${columns}, m.more, m.bytes from (
+      select m.*, row_number() over w as n, lead(m.seq) over w is not null as more,
+             sum(octet_length(m.content::text) + coalesce(octet_length(m.tool_input::text), 0)
+                 + coalesce(octet_length(m.tool_output::text), 0) + octet_length(m.meta::text)) over w as bytes
+        from (${rows}) m
+      window w as (order by m.seq ${direction} rows unbounded preceding)
+    ) m
+     where m.n = 1 or (m.n <= ${limit} and m.bytes <= ${MAX_PAGE_BYTES}::bigint)`
+}
+
+function toRows(rows: PageRow[]): MessageRows {
+  return { messages: rows.map(toMessage), more: rows.at(-1)?.more ?? false, bytes: rows.at(-1)?.bytes ?? 0 }
 }
 
 /** The thread's messages by seq, `limit` at most. Undefined when the user has no such thread. */
@@ -144,51 +167,82 @@ export async function listMessages(
   db: Db,
   userId: string,
   threadId: string,
-  range: MessageRange,
-): Promise<Message[] | undefined> {
-  const direction = range.order === 'asc' ? sql`asc` : sql`desc`
-  const { rows } = await sql<MessageRow & { seq: number | null }>`
+  { before, after, order, limit }: MessageRange,
+): Promise<MessageRows | undefined> {
+  const direction = order === 'asc' ? sql`asc` : sql`desc`
+  // an absent bound is one that nothing exceeds, so that one plan serves all
+  const rows = sql`
+    select m.* from ${t.messages} m
+     where m.user_id = th.user_id and m.thread_id = th.id
+       and m.seq < ${before ?? Number.MAX_SAFE_INTEGER}::bigint and m.seq > ${after ?? 0}::bigint
+     order by m.seq ${direction} limit ${limit + 1}`
+  const found = await sql<PageRow & { seq: number | null }>`
     /* messages.list */
     select page.* from ${t.threads} th
-      left join lateral (
-        select ${columns}
-          from ${t.messages} m ${parent}
-         where m.user_id = th.user_id and m.thread_id = th.id and ${inRange(range)}
-         order by m.seq ${direction} limit ${range.limit}
-      ) page on true
+      left join lateral (${cutPage(rows, direction, limit)}) page on true
      where th.user_id = ${userId} and th.id = ${threadId}::uuid
      order by page.seq ${direction}`.execute(db)
-  if (rows.length === 0) return undefined
-  return rows.filter(({ seq }) => seq !== null).map(toMessage)
+  if (found.rows.length === 0) return undefined
+  return toRows(found.rows.filter(({ seq }) => seq !== null))
 }
 
-/**
- * The path from the root to a message, by seq. A parent's seq is always lower, so the walk up from the leaf is the
- * path in descending order. Empty when the thread has no such message or the range leaves nothing.
- */
-export async function listPath(
+/** The messages from `first` to `last` by seq, both included. */
+export type Stretch = { first: number; last: number }
+
+/** The messages of some stretches of a thread, `limit` at most. The stretches come in the order of the page. */
+export async function listStretches(
   db: Db,
   userId: string,
   threadId: string,
-  leafId: string,
-  range: MessageRange,
-): Promise<Message[]> {
-  const direction = range.order === 'asc' ? sql`asc` : sql`desc`
-  const { rows } = await sql<MessageRow>`
-    /* messages.path */
-    with recursive path (seq, parent_seq) as (
-      select l.seq, l.parent_seq from ${t.messages} l
-       where ${byId('l', userId, threadId, leafId)}
-      union all
-      select up.seq, up.parent_seq from path
-        join ${t.messages} up on up.user_id = ${userId} and up.thread_id = ${threadId}::uuid and up.seq = path.parent_seq
-       where path.parent_seq > ${range.after ?? 0}::bigint
-    )
-    select ${columns} from path
-      join ${t.messages} m on m.user_id = ${userId} and m.thread_id = ${threadId}::uuid and m.seq = path.seq ${parent}
-     where ${inRange(range)}
-     order by m.seq ${direction} limit ${range.limit}`.execute(db)
-  return rows.map(toMessage)
+  stretches: Stretch[],
+  { order, limit }: Pick<MessageRange, 'order' | 'limit'>,
+): Promise<MessageRows> {
+  const direction = order === 'asc' ? sql`asc` : sql`desc`
+  const [firsts, lasts] = [stretches.map(({ first }) => first), stretches.map(({ last }) => last)]
+  // the limit inside makes each stretch a walk along the primary key, also while the table has no statistics
+  const rows = sql`
+    select m.* from unnest(${firsts}::bigint[], ${lasts}::bigint[]) as s (first, last), lateral (
+      select m.* from ${t.messages} m
+       where m.user_id = ${userId} and m.thread_id = ${threadId}::uuid and m.seq >= s.first and m.seq <= s.last
+       order by m.seq ${direction} limit ${limit + 1}
+    ) m
+     order by m.seq ${direction} limit ${limit + 1}`
+  const found = await sql<PageRow>`
+    /* messages.stretches */
+    ${cutPage(rows, direction, limit)} order by m.seq ${direction}`.execute(db)
+  return toRows(found.rows)
+}
+
+/** A message that does not follow the seq before its own: where a branch begins, a root, or what follows a deleted one. */
+export type Turn = { seq: number; parentSeq: number | null }
+
+/** The turns among the messages behind `after` up to `last`, newest first. */
+export async function listTurns(
+  db: Db,
+  userId: string,
+  threadId: string,
+  { after, last }: { after: number; last: number },
+): Promise<Turn[]> {
+  const { rows } = await sql<Turn>`
+    /* messages.turns */
+    select seq, parent_seq as "parentSeq" from ${t.messages}
+     where user_id = ${userId} and thread_id = ${threadId}::uuid and seq > ${after}::bigint and seq <= ${last}::bigint
+       and parent_seq is distinct from seq - 1
+     order by seq desc`.execute(db)
+  return rows
+}
+
+/** The seq of a message. Undefined when the thread has no such message. */
+export async function findSeq(
+  db: Db,
+  userId: string,
+  threadId: string,
+  id: string,
+): Promise<number | undefined> {
+  const { rows } = await sql<{ seq: number }>`
+    /* messages.seq */
+    select m.seq from ${t.messages} m where ${byId('m', userId, threadId, id)}`.execute(db)
+  return rows[0]?.seq
 }
 
 /**
@@ -209,7 +263,7 @@ export async function findMessage(
 ): Promise<Message | undefined> {
   const { rows } = await sql<MessageRow>`
     /* messages.get */
-    select ${columns} from ${t.messages} m ${parent}
+    select ${columns} from ${t.messages} m
      where ${byId('m', userId, threadId, id)}`.execute(db)
   return rows[0] && toMessage(rows[0])
 }
@@ -227,7 +281,7 @@ export async function patchMeta(
     with m as (
       update ${t.messages} set meta = ${mergePatch(sql`meta`, meta)}
        where ${byId('', userId, threadId, id)} returning *)
-    select ${columns} from m ${parent}`.execute(db)
+    select ${columns} from m`.execute(db)
   return rows[0] && toMessage(rows[0])
 }
 
@@ -249,8 +303,9 @@ export async function deleteMessage(tx: Db, userId: string, threadId: string, id
       delete from ${t.messages}
        where ${byId('', userId, threadId, id)} returning seq, parent_seq
     ), reattached as (
-      update ${t.messages} m set parent_seq = gone.parent_seq from gone
-       where m.user_id = ${userId} and m.thread_id = ${threadId}::uuid and m.seq > gone.seq and m.parent_seq = gone.seq
+      update ${t.messages} m set parent_seq = (select parent_seq from gone)
+       where m.user_id = ${userId} and m.thread_id = ${threadId}::uuid
+         and m.seq > (select seq from gone) and m.parent_seq = (select seq from gone)
     )
     select 1 from gone`.execute(tx)
   return rows.length > 0

@@ -2,13 +2,14 @@ import type { Kysely } from 'kysely'
 import { Type } from 'typebox'
 import { ThreadbaseError } from '../core/errors.ts'
 import { requireUuid } from '../core/ids.ts'
-import { badCursor, decodeCursor, encodeCursor, type Page, toPage } from '../core/pages.ts'
+import { badCursor, decodeCursor, encodeCursor, type Page } from '../core/pages.ts'
 import { type Scope, userOf } from '../core/scope.ts'
 import { parseInput } from '../core/validate.ts'
 import type { Schema } from '../db/schema.ts'
 import { threadNotFound } from '../threads/service.ts'
 import { appendMany, type BulkAppend, type BulkAppended, withTextDate } from './append-many.ts'
 import { createAppendQueue } from './append-queue.ts'
+import { createPathReader } from './path.ts'
 import { type Prepared, prepareCall, requireAccepted, toStored } from './prepare.ts'
 import * as repo from './repo.ts'
 import { MAX_APPEND, type Message, MessagePatch, MessageQuery, NewMessage } from './schema.ts'
@@ -22,6 +23,7 @@ export { digestMessage } from './prepare.ts'
 export type { StoredDigest } from './repo.ts'
 
 const CURSOR = 'messages'
+const PATH_PAGE = 200
 const NewMessages = Type.Array(NewMessage, { maxItems: MAX_APPEND })
 
 /**
@@ -32,6 +34,7 @@ const NewMessages = Type.Array(NewMessage, { maxItems: MAX_APPEND })
  */
 export function createMessageService(db: Kysely<Schema>, options: { lanes: number }) {
   const enqueue = createAppendQueue((rows) => repo.appendRows(db, rows), options.lanes)
+  const openPath = createPathReader(db)
 
   /** As {@link append}, and for each message whether this call stored it. */
   async function appendOrFind(scope: Scope, threadId: string, input: NewMessage[]): Promise<Appended[]> {
@@ -87,21 +90,36 @@ export function createMessageService(db: Kysely<Schema>, options: { lanes: numbe
 
     /**
      * Messages by `seq`: 50 a page, 200 at most, forwards or backwards; with `leaf` only the path from the root to
-     * that message. @throws not_found without such a thread or leaf
+     * that message. A page ends early when it holds 16 MB of JSON: `nextCursor` alone says whether there is more. @throws not_found without such a thread or leaf
      */
     async list(scope: Scope, threadId: string, input: MessageQuery = {}): Promise<Page<Message>> {
       const userId = userOf(scope)
       const thread = requireUuid(threadId, 'thread id')
       const query = parseInput(MessageQuery, input, 'query') as MessageQuery
       const range = readRange(query)
-      const more = { ...range, limit: range.limit + 1 }
       const rows =
         query.leaf === undefined
-          ? await repo.listMessages(db, userId, thread, more)
-          : await repo.listPath(db, userId, thread, query.leaf, more)
+          ? await repo.listMessages(db, userId, thread, range)
+          : await listPath(userId, thread, query.leaf, range)
       if (rows === undefined) throw threadNotFound(threadId)
-      if (query.leaf !== undefined && rows.length === 0) await requireMessage(userId, thread, query.leaf)
-      return toPage(rows, range.limit, (last) => encodeCursor(CURSOR, [range.order, last.seq]))
+      const { messages: items, more } = rows
+      const last = items.at(-1)
+      if (!more || last === undefined) return { items }
+      return { items, nextCursor: encodeCursor(CURSOR, [range.order, last.seq]) }
+    },
+
+    /**
+     * The path from the root to the newest of the messages up to `lastSeq`, in order, page by page; one page is read
+     * when the reader asks for it. Empty without such a thread.
+     */
+    async *readPath(scope: Scope, threadId: string, lastSeq: number): AsyncGenerator<Message[]> {
+      const path = openPath(userOf(scope), requireUuid(threadId, 'thread id'), lastSeq)
+      for (let after = 0; ; ) {
+        const { messages, more } = await path.page({ after, order: 'asc', limit: PATH_PAGE })
+        if (messages.length > 0) yield messages
+        if (!more) return
+        after = messages.at(-1)?.seq ?? lastSeq
+      }
     },
 
     /** Undefined when the thread has no such message. */
@@ -142,6 +160,12 @@ export function createMessageService(db: Kysely<Schema>, options: { lanes: numbe
         return repo.deleteMessage(tx, userId, thread, uuid)
       })
     },
+  }
+
+  async function listPath(userId: string, thread: string, leaf: string, range: repo.MessageRange) {
+    const seq = await repo.findSeq(db, userId, thread, leaf)
+    if (seq === undefined) throw messageNotFound(leaf)
+    return openPath(userId, thread, seq, `${leaf.toLowerCase()} ${userId}`).page(range)
   }
 
   async function requireMessage(userId: string, thread: string, id: string): Promise<Message> {

@@ -1,43 +1,12 @@
-import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { engines, type TestDatabase } from '../../test/harness.ts'
 import { exportAll, importText, readSample, SAMPLE_LINES, toLines } from '../../test/transfer.ts'
 import type { NewMessage } from '../messages/schema.ts'
 import type { Threadbase } from '../threadbase.ts'
 import { threadIdOf } from './ids.ts'
-import { stretchesOf } from './path.ts'
 
 let users = 0
 const newUser = () => `exporter ${++users}`
-
-test('the stretches of a thread are the path to its newest message', () => {
-  // seqs from 1, each with a parent below it or none; some were deleted and their children went to their parents
-  const anyTree = fc.array(
-    fc.tuple(fc.double({ min: 0, max: 0.999, noNaN: true }), fc.integer({ max: 9, min: 0 })),
-    {
-      minLength: 1,
-      maxLength: 40,
-    },
-  )
-  fc.assert(
-    fc.property(anyTree, (choices) => {
-      const parents = choices.map(([where, dice], i) =>
-        dice < 6 ? i || null : dice === 9 ? null : Math.floor(where * (i + 1)) || null,
-      )
-      const parentOf = (seq: number) => parents[seq - 1] ?? null
-      const path: number[] = []
-      for (let at: number | null = parents.length; at !== null; at = parentOf(at)) path.unshift(at)
-      const turns = parents.flatMap((parentSeq, i) =>
-        parentSeq === (i === 0 ? null : i) ? [] : [{ seq: i + 1, parentSeq }],
-      )
-      const found = stretchesOf(parents.length, turns).flatMap(({ first, last }) =>
-        Array.from({ length: last - first + 1 }, (_, i) => first + i),
-      )
-      expect(found).toEqual(path)
-    }),
-    { numRuns: 1_000 },
-  )
-})
 
 for (const engine of engines) {
   describe.skipIf(!engine.available)(`export on ${engine.name}`, () => {

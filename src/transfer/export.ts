@@ -2,9 +2,8 @@ import type { Scope } from '../core/scope.ts'
 import type { Message } from '../messages/schema.ts'
 import type { Thread } from '../threads/schema.ts'
 import { createMarkdownWriter } from './markdown.ts'
-import { readPath } from './path.ts'
 import type { Slices } from './plan.ts'
-import { type AgeKey, listThreadKeys, listTurns, type Turn } from './repo.ts'
+import { type AgeKey, listThreadKeys } from './repo.ts'
 import type { ExportFormat, ExportOptions } from './schema.ts'
 import { createMessageWriter, lineOf } from './to-openai.ts'
 
@@ -36,11 +35,11 @@ export async function* exportText(
 ): AsyncGenerator<string> {
   const counts = { threads: 0, messages: 0 }
   let piece = ''
-  for await (const { thread, turns } of threadsOf(slices, scope, threadId)) {
+  for await (const thread of threadsOf(slices, scope, threadId)) {
     const writer = WRITERS[format](thread, counts.threads === 0)
     piece += writer.begin()
     let index = 0
-    for await (const page of readPath(slices.messages, scope, thread, turns)) {
+    for await (const page of slices.messages.readPath(scope, thread.id, thread.lastSeq)) {
       for (const message of page) {
         piece += writer.message(message, index++)
         if (piece.length < PIECE_CHARS) continue
@@ -56,25 +55,21 @@ export async function* exportText(
   if (piece !== '') yield piece
 }
 
-type Found = { thread: Thread; turns: Turn[] }
-
 async function* threadsOf(
   { db, threads }: Slices,
   scope: Scope,
   threadId: string | undefined,
-): AsyncGenerator<Found> {
+): AsyncGenerator<Thread> {
   if (threadId !== undefined) {
-    const thread = await threads.getThread(scope, threadId)
-    yield { thread, turns: await listTurns(db, scope.userId, [thread.id]) }
+    yield await threads.getThread(scope, threadId)
     return
   }
   for await (const ids of idsByAge({ db }, scope)) {
     const found = await threads.findMany(scope, ids)
-    const turns = Map.groupBy(await listTurns(db, scope.userId, ids), (turn) => turn.threadId)
     for (const id of ids) {
       const thread = found.get(id)
       // deleted since its id was read
-      if (thread !== undefined) yield { thread, turns: turns.get(id) ?? [] }
+      if (thread !== undefined) yield thread
     }
   }
 }

@@ -6,8 +6,6 @@ import type { ThreadService } from '../threads/service.ts'
 import { compareExported, compareImported, hasOwnMessages, type Plan } from './compare.ts'
 import { knownBy } from './extent.ts'
 import { isImportedMessageId } from './ids.ts'
-import { readPath } from './path.ts'
-import { listTurns } from './repo.ts'
 import type { Conversation, ImportMark } from './schema.ts'
 import { createMessageWriter, importMarkOf, lineOf } from './to-openai.ts'
 
@@ -63,10 +61,9 @@ async function planOne(
     if (imported !== undefined) return compareImported(conversation, thread, imported, stored, isKnown)
     return refuse(thread, 'it was not imported from ChatGPT')
   }
-  const turns = await listTurns(slices.db, scope.userId, [thread.id])
   const likeness = await compareExported(conversation, {
     line: lineOf(thread),
-    messages: writtenMessages(slices.messages, scope, thread, turns),
+    messages: writtenMessages(slices.messages, scope, thread),
   })
   if (likeness.like === 'begins') return { do: 'nothing' }
   if (imported === undefined) {
@@ -110,9 +107,8 @@ async function* writtenMessages(
   messages: MessageService,
   scope: Scope,
   thread: Thread,
-  turns: Awaited<ReturnType<typeof listTurns>>,
 ): AsyncGenerator<Record<string, unknown>> {
   const write = createMessageWriter(thread)
-  for await (const page of readPath(messages, scope, thread, turns))
+  for await (const page of messages.readPath(scope, thread.id, thread.lastSeq))
     for (const message of page) yield write(message)
 }

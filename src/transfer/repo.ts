@@ -25,21 +25,3 @@ export async function listThreadKeys(
      order by created_at, ${place}, id limit ${limit}`.execute(db)
   return rows
 }
-
-export type Turn = { threadId: string; seq: number; parentSeq: number | null }
-
-/**
- * The messages of some threads that do not follow the message before them, by thread and seq: where a branch begins.
- * A thread without branches has none.
- */
-export async function listTurns(db: Db, userId: string, threadIds: string[]): Promise<Turn[]> {
-  const { rows } = await sql<Turn>`
-    /* transfer.turns */
-    select i.id as "threadId", m.seq, m.parent_seq as "parentSeq" from unnest(${threadIds}::uuid[]) as i (id), lateral (
-      select seq, parent_seq, lag(seq) over (order by seq) as before
-        from ${t.messages} where user_id = ${userId} and thread_id = i.id order by seq
-    ) m
-     where m.parent_seq is distinct from m.before
-     order by i.id, m.seq`.execute(db)
-  return rows
-}
