@@ -212,8 +212,11 @@ begin
   )
   select p.n, p.decision, coalesce(p.known_id, p.id), coalesce(p.known_seq, p.new_seq), p.parent_seq,
          case when p.parent_seq <= p.last_seq then
+           -- a range and an order: a plan made while the table is small must not settle on the index by id
            (select m.id from :"schema".messages m
-             where m.user_id = p.user_id and m.thread_id = p.thread_id and m.seq = p.parent_seq)
+             where m.user_id = p.user_id and m.thread_id = p.thread_id
+               and m.seq >= p.parent_seq and m.seq <= p.parent_seq
+             order by m.seq limit 1)
          end,
          p.known_meta, p.created::timestamptz
     from placed p

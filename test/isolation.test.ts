@@ -46,6 +46,7 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
       [0, 'not_found'],
     ],
     listDigests: [(tb, { thread }) => tb.messages.listDigests(B, [thread]), []],
+    readPath: [(tb, { thread }) => collectAll(tb.messages.readPath(B, thread, 100)), []],
     list: [(tb, { thread }) => tb.messages.list(B, thread), NOT_FOUND],
     findMessage: [(tb, { thread, message }) => tb.messages.findMessage(B, thread, message), undefined],
     getMessage: [(tb, { thread, message }) => tb.messages.getMessage(B, thread, message), NOT_FOUND],
@@ -75,6 +76,12 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
     put: [(tb, { thread }) => tb.configs.put(B, thread, { model: 'stolen' }), NOT_FOUND],
     patch: [(tb, { thread }) => tb.configs.patch(B, thread, { model: 'stolen' }), NOT_FOUND],
   },
+}
+
+async function collectAll<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = []
+  for await (const item of items) all.push(item)
+  return all
 }
 
 async function collect(text: AsyncIterable<string>): Promise<string> {

@@ -1,4 +1,5 @@
 import { isThreadbaseError } from '../core/errors.ts'
+import { isSqlState } from '../db/errors.ts'
 import type { AppendOutcome, AppendRow } from './repo.ts'
 
 /** One caller's append: the messages of one request on one thread. Places within `rows` count from 1. */
@@ -51,13 +52,16 @@ export function createAppendQueue(append: AppendBatch, lanes: number): AppendQue
     const batch: Waiting[] = []
     const left: Waiting[] = []
     const keys = new Set<string>()
+    // what waits keeps later calls on its thread waiting, so that none overtakes it
+    const held = new Set<string>(busyThreads)
     let rows = 0
     let chars = 0
     for (const item of waiting) {
       const size = item.call.rows.length
       const length = charsOf(item.call)
       const fits = batch.length === 0 || (rows + size <= MAX_ROWS && chars + length <= MAX_CHARS)
-      if (!fits || busyThreads.has(item.thread) || !claimKeys(item, keys)) {
+      if (!fits || held.has(item.thread) || !claimKeys(item, keys)) {
+        held.add(item.thread)
         left.push(item)
         continue
       }
@@ -105,25 +109,27 @@ function charsOf(call: AppendCall): number {
 
 async function runBatch(append: AppendBatch, batch: Waiting[]): Promise<void> {
   try {
-    const outcomes = await append(batch.flatMap(({ call }, i) => toRows(call, i, offsetOf(batch, i))))
+    let offset = 0
+    const rows = batch.flatMap(({ call }, i) => {
+      const own = toRows(call, i, offset)
+      offset += own.length
+      return own
+    })
+    const outcomes = await append(rows)
     let from = 0
     for (const { call, resolve } of batch) {
       resolve(outcomes.slice(from, from + call.rows.length))
       from += call.rows.length
     }
   } catch (error) {
-    if (batch.length === 1 || isThreadbaseError(error, 'unavailable')) {
+    // a deadlock or a serialization failure stored nothing and is over
+    const mayBeOneCalls = !isThreadbaseError(error, 'unavailable') || isSqlState(error, '40P01', '40001')
+    if (batch.length === 1 || !mayBeOneCalls) {
       for (const { reject } of batch) reject(error)
     } else {
       for (const item of batch) await runBatch(append, [item])
     }
   }
-}
-
-function offsetOf(batch: Waiting[], index: number): number {
-  let offset = 0
-  for (let i = 0; i < index; i++) offset += batch[i]?.call.rows.length ?? 0
-  return offset
 }
 
 function toRows(call: AppendCall, index: number, offset: number): AppendRow[] {
