@@ -37,7 +37,7 @@ for (const engine of engines) {
           title: 'x',
           meta: {
             n: JSON.parse('[1]'),
-            huge: (JSON as never as { rawJSON(t: string): object }).rawJSON('1e999999'),
+            huge: (JSON as never as { rawJSON(t: string): object }).rawJSON('9'.repeat(140_000)),
           },
         },
         { id: b, title: null, meta: {} },
