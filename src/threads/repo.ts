@@ -199,13 +199,11 @@ export async function deleteThread(tx: Db, userId: string, id: string): Promise<
 }
 
 /**
- * An id for each message `m` of a fork: UUIDs of version 7 that begin with the time of the fork's own id and count with
- * seq (RFC 9562, 6.2), so that ten thousand of them go into one end of the index, not all over it.
+ * An id for each message `m` of a fork: a UUID of version 7 that begins like the fork's own id, its time and first random
+ * bits, and ends with seq. So ten thousand of them go into one end of the index, not all over it.
  */
 function messageIdsOf(forkId: string) {
-  const time = forkId.slice(0, '01a2013c-ec78-7'.length)
-  return sql`(${time}::text || lpad(to_hex((m.seq >> 12) & 4095), 3, '0') || '-8' || lpad(to_hex(m.seq & 4095), 3, '0')
-              || '-' || right(gen_random_uuid()::text, 12))::uuid`
+  return sql`(${forkId.slice(0, -12)}::text || lpad(to_hex(m.seq), 12, '0'))::uuid`
 }
 
 /**
