@@ -2,7 +2,7 @@ import { Type } from 'typebox'
 import { isThreadbaseError, type ThreadbaseError } from '../core/errors.ts'
 import { requireUuid } from '../core/ids.ts'
 import { parseInput } from '../core/validate.ts'
-import type { AppendCall, AppendQueue } from './append-queue.ts'
+import { type AppendCall, type AppendQueue, charsOf, MAX_CHARS } from './append-queue.ts'
 import { type Prepared, prepareCall, requireAccepted } from './prepare.ts'
 import type { AppendOutcome } from './repo.ts'
 import { MAX_APPEND, NewMessage } from './schema.ts'
@@ -14,7 +14,6 @@ export type BulkAppend = { threadId: string; messages: NewMessage[] }
 export type BulkAppended = { added: number; error?: ThreadbaseError }
 
 const Messages = Type.Array(NewMessage)
-const MAX_PART_CHARS = 4_000_000
 
 type Part = Prepared[]
 type Plan = { threadId: string; parts: Part[]; error?: ThreadbaseError }
@@ -85,15 +84,11 @@ function* prepareParts(userId: string, threadId: string, messages: NewMessage[])
   if (messages.length === 0) return
   if (messages.length <= MAX_APPEND) {
     const { prepared } = prepareCall(userId, threadId, messages)
-    if (messages.length === 1 || charsOf(prepared) <= MAX_PART_CHARS) return yield prepared
+    if (messages.length === 1 || charsOf(prepared.map(({ row }) => row)) <= MAX_CHARS) return yield prepared
   }
   const half = Math.min(MAX_APPEND, Math.ceil(messages.length / 2))
   yield* prepareParts(userId, threadId, messages.slice(0, half))
   yield* prepareParts(userId, threadId, messages.slice(half))
-}
-
-function charsOf(part: Part): number {
-  return part.reduce((sum, { row }) => sum + row.content.length + (row.toolInput?.length ?? 0), 0)
 }
 
 /** A date as the schema of a message has it. */

@@ -20,7 +20,8 @@ type Waiting = {
 }
 
 const MAX_ROWS = 1_000
-const MAX_CHARS = 4_000_000
+/** Characters of a statement, unless one call alone has more. */
+export const MAX_CHARS = 4_000_000
 
 /**
  * Puts the appends that wait at the same time into one statement. A lone append leaves at once; while `lanes`
@@ -58,7 +59,7 @@ export function createAppendQueue(append: AppendBatch, lanes: number): AppendQue
     let chars = 0
     for (const item of waiting) {
       const size = item.call.rows.length
-      const length = charsOf(item.call)
+      const length = charsOf(item.call.rows)
       const fits = batch.length === 0 || (rows + size <= MAX_ROWS && chars + length <= MAX_CHARS)
       if (!fits || held.has(item.thread) || !claimKeys(item, keys)) {
         held.add(item.thread)
@@ -100,9 +101,10 @@ function claimKeys({ call, thread }: Waiting, keys: Set<string>): boolean {
   return true
 }
 
-function charsOf(call: AppendCall): number {
+/** The characters that rows add to a statement, as far as they may be many. */
+export function charsOf(rows: AppendCall['rows']): number {
   let chars = 0
-  for (const row of call.rows)
+  for (const row of rows)
     chars += row.content.length + (row.toolInput?.length ?? 0) + (row.toolOutput?.length ?? 0)
   return chars
 }
