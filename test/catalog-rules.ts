@@ -3,6 +3,9 @@ import type { Schema } from '../src/db/schema.ts'
 
 /** Tables that belong to no user. A table without user_id that is not named here is a mistake. */
 const SHARED_TABLES = new Set(['schema_revisions'])
+/** The tenants themselves: their id is what user_id is elsewhere. What one signs in with is unique among all of them. */
+const TENANTS = 'users'
+const TENANT_INDEXES = new Set(['users_pkey', 'users_by_username', 'users_by_email'])
 
 /**
  * Where the tables of a schema break the rule "tenant first" of the design, one sentence each: `user_id text not null`
@@ -21,6 +24,11 @@ export async function findTenantProblems(db: Kysely<Schema>, schema: string): Pr
   const problems: string[] = []
   for (const table of tables) {
     if (SHARED_TABLES.has(table.name)) continue
+    if (table.name === TENANTS) {
+      if (!table.secured || !table.has_policy) problems.push(`${table.name} has row level security off`)
+      problems.push(...(await findIndexProblems(db, table)).filter((one) => !isTenantIndex(one)))
+      continue
+    }
     if (table.user_id === null) {
       problems.push(`${table.name} has no user_id`)
       continue
@@ -32,6 +40,10 @@ export async function findTenantProblems(db: Kysely<Schema>, schema: string): Pr
     problems.push(...(await findIndexProblems(db, table)), ...(await findReferenceProblems(db, table)))
   }
   return problems
+}
+
+function isTenantIndex(problem: string): boolean {
+  return TENANT_INDEXES.has(/unique index (\w+)/.exec(problem)?.[1] ?? '')
 }
 
 type TableFacts = {
@@ -52,17 +64,27 @@ async function findIndexProblems(db: Kysely<Schema>, { oid, name }: TableFacts):
     .map((index) => `${name}: unique index ${index.name.replace(/.*\./, '')} begins with ${index.first}`)
 }
 
+type Reference = {
+  name: string
+  here: string
+  there: string | null
+  to_tenant: boolean
+  target_has_user: boolean
+}
+
 async function findReferenceProblems(db: Kysely<Schema>, { oid, name }: TableFacts): Promise<string[]> {
-  const { rows } = await sql<{ name: string; here: string; there: string | null; target_has_user: boolean }>`
+  const { rows } = await sql<Reference>`
     select f.conname::text as name, a.attname::text as here, b.attname::text as there,
+           f.confrelid::regclass::text ~ ${`(^|\\.)${TENANTS}$`} as to_tenant,
            exists (select from pg_attribute u where u.attrelid = f.confrelid and u.attname = 'user_id') as target_has_user
       from pg_constraint f
       join pg_attribute a on a.attrelid = f.conrelid and a.attnum = f.conkey[1]
       join pg_attribute b on b.attrelid = f.confrelid and b.attnum = f.confkey[1]
      where f.conrelid = ${oid}::oid and f.contype = 'f'`.execute(db)
   return rows
-    .filter(
-      ({ here, there, target_has_user }) => target_has_user && !(here === 'user_id' && there === 'user_id'),
-    )
+    .filter(({ here, there, to_tenant, target_has_user }) => {
+      if (to_tenant) return !(here === 'user_id' && there === 'id')
+      return target_has_user && !(here === 'user_id' && there === 'user_id')
+    })
     .map((reference) => `${name}: foreign key ${reference.name} begins with ${reference.here}`)
 }

@@ -3,11 +3,18 @@ import { type TSchema, type TSchemaOptions, Type } from 'typebox'
 const STORABLE = '^[^\\u0000\\ud800-\\udfff]*$'
 const UUID = '^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$'
 const INSTANT = '^\\d{4}-\\d\\d-\\d\\d[Tt ]\\d\\d:\\d\\d:\\d\\d(\\.\\d{1,9})?([Zz]|[+-]\\d\\d:\\d\\d)$'
+export const USERNAME = '^[^@\\s\\u0000-\\u001f\\u007f\\ud800-\\udfff]{1,255}$'
+export const EMAIL =
+  '^[^@\\s\\u0000-\\u001f\\u007f\\ud800-\\udfff]{1,64}@[^@\\s\\u0000-\\u001f\\u007f\\ud800-\\udfff]{1,190}$'
+export const KEY_SCOPE = '^(read|write|admin|ingest|flow:[A-Za-z0-9._-]{1,100})$'
 
 /** What a pattern asks for, in words: a regular expression is no error message. */
 export const PATTERN_MEANINGS: ReadonlyMap<string, string> = new Map([
   [STORABLE, 'must not hold NUL or half of a surrogate pair'],
   [UUID, 'must be a UUID'],
+  [USERNAME, 'must be 1 to 255 characters without spaces and @'],
+  [EMAIL, 'must be an email address'],
+  [KEY_SCOPE, 'must be read, write, admin, ingest or flow:<id>'],
   [INSTANT, 'must be an RFC 3339 time such as 2026-01-31T12:00:00Z'],
 ])
 

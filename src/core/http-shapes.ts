@@ -25,7 +25,17 @@ export function pageToHttp<T extends object>({ items, nextCursor }: Page<T>) {
   return { items: items.map((item) => snakeKeys(item)), next_cursor: nextCursor ?? null }
 }
 
+/**
+ * Who may call a route. `public`: anybody. `read`, `write`, `ingest`: any user, and an API key with that scope.
+ * `account`: what a user does with their own account, and a key with the scope `admin`. `admin`: superusers, and a key of
+ * theirs with the scope `admin`.
+ */
+export const ACCESS = ['public', 'read', 'write', 'ingest', 'account', 'admin'] as const
+export type Access = (typeof ACCESS)[number]
+
 type RouteSchema = {
+  /** Default: `read` for GET, `write` for all else. */
+  access?: Access
   /** Names the call in clients that are generated from the OpenAPI document; unique, never changed. */
   operationId: string
   tags: string[]
@@ -43,7 +53,12 @@ const NoQuery = Type.Object({}, closed)
 export const NoBody = Type.Object({}, closed)
 
 /** A route's schema, which refuses query parameters unless it names some, with the errors that every route can answer with. */
-export function routeSchema(schema: RouteSchema) {
+export function routeSchema({ access, ...schema }: RouteSchema) {
   const errors = { description: 'An error; `error.code` says which.', $ref: 'Error#' }
-  return { querystring: NoQuery, ...schema, response: { ...schema.response, '4xx': errors, '5xx': errors } }
+  return {
+    querystring: NoQuery,
+    ...schema,
+    ...(access === undefined ? {} : { 'x-access': access }),
+    response: { ...schema.response, '4xx': errors, '5xx': errors },
+  }
 }

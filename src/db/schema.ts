@@ -50,6 +50,57 @@ export type ConfigsTable = {
   settings: JsonObject
 }
 
+export type UsersTable = {
+  id: string
+  provider: string
+  username: string | null
+  email: string | null
+  name: string | null
+  profile_image: string | null
+  password_hash: string | null
+  is_active: Generated<boolean>
+  is_superuser: Generated<boolean>
+  created_at: Timestamp
+  updated_at: Timestamp
+  last_login_at: NullableTimestamp
+}
+
+export type ApiKeysTable = {
+  user_id: string
+  id: string
+  name: string
+  prefix: string
+  key_hash: Buffer
+  scopes: string[]
+  expires_at: NullableTimestamp
+  revoked_at: NullableTimestamp
+  last_used_at: NullableTimestamp
+  total_uses: Generated<number>
+  created_at: Timestamp
+}
+
+export type SessionsTable = {
+  user_id: string
+  id: string
+  generation: Generated<number>
+  created_at: Timestamp
+  refreshed_at: Timestamp
+  expires_at: Timestamp
+  revoked_at: NullableTimestamp
+}
+
+export type AuditLogTable = {
+  user_id: string
+  id: string
+  at: Timestamp
+  actor_id: string
+  via: string
+  action: string
+  target: string | null
+  address: string | null
+  request_id: string | null
+}
+
 export type RevisionsTable = {
   revision: string
   name: string
@@ -61,6 +112,10 @@ export type Schema = {
   threads: ThreadsTable
   messages: MessagesTable
   configs: ConfigsTable
+  users: UsersTable
+  api_keys: ApiKeysTable
+  sessions: SessionsTable
+  audit_log: AuditLogTable
   schema_revisions: RevisionsTable
 }
 
@@ -72,6 +127,10 @@ export const SCHEMA_OBJECTS: ReadonlySet<string> = new Set([
   'threads',
   'messages',
   'configs',
+  'users',
+  'api_keys',
+  'sessions',
+  'audit_log',
   'schema_revisions',
   'append_messages',
 ])
@@ -81,5 +140,9 @@ export const t = {
   threads: sql.table('threads'),
   messages: sql.table('messages'),
   configs: sql.table('configs'),
+  users: sql.table('users'),
+  apiKeys: sql.table('api_keys'),
+  sessions: sql.table('sessions'),
+  auditLog: sql.table('audit_log'),
   appendMessages: sql.table('append_messages'),
 }

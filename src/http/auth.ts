@@ -1,43 +1,108 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { ThreadbaseError } from '../core/errors.ts'
 import type { Scope } from '../core/scope.ts'
+import { equalSecrets } from '../core/secrets.ts'
+import type { Identity } from '../identity/schema.ts'
+import type { AuthMode, IdentityService } from '../identity/service.ts'
+import { accessOf, requireAccess } from './access.ts'
+import { readCredential } from './credentials.ts'
+import { changesSomething, refuseForeignOrigin, requireCsrfToken } from './csrf.ts'
+import { isLoopbackHost } from './hosts.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** On whose behalf the request is made; set before any route sees it. */
+    /** On whose behalf the request is made; set before any route that is not public sees it. */
     scope: Scope
+    /** Who makes the request; set with `scope`. */
+    identity: Identity
   }
 }
 
 /** The user that everything belongs to in single-user mode. */
 export const LOCAL_USER = 'local'
 
-const LOOPBACK_HOST = /^(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?$/i
+export type AuthOptions = {
+  mode: AuthMode
+  identity: IdentityService
+  /** Origins whose pages may call, beside our own. */
+  origins: ReadonlySet<string>
+  /** Of `proxy`. */
+  proxySecret: string | undefined
+}
 
-/** An address to listen on: without brackets and port. */
-export function isLoopbackAddress(address: string): boolean {
-  return /^(localhost|127(\.\d{1,3}){3}|::1)$/i.test(address)
+/** Finds out who makes a request. @throws unauthorized; unavailable */
+export type Authenticator = (request: FastifyRequest) => Promise<Identity>
+
+/** Sets `identity` and `scope` of every request to a route that is not public, or refuses it. */
+export function registerAuth(app: FastifyInstance, options: AuthOptions): void {
+  const authenticate = createAuthenticator(options)
+  app.decorateRequest('scope')
+  app.decorateRequest('identity')
+  app.addHook('onRequest', async (request) => {
+    if (options.mode === 'single-user') refuseForeignPages(request, options.origins)
+    const access = accessOf(request)
+    if (access === 'public') return
+    const identity = await authenticate(request)
+    requireAccess(identity, access)
+    request.identity = identity
+    request.scope = { userId: identity.userId }
+  })
+}
+
+export function createAuthenticator(options: AuthOptions): Authenticator {
+  const { mode, identity } = options
+  if (mode === 'single-user') {
+    const local: Identity = Object.freeze({ userId: LOCAL_USER, via: 'single-user', isSuperuser: false })
+    return async () => local
+  }
+  return async (request) => {
+    const credential = readCredential(request)
+    if (credential?.kind === 'key') return identity.ofKey(credential.key)
+    if (mode === 'proxy') return identity.ofProxy(readProxyUser(request, options.proxySecret))
+    if (credential === undefined) throw new ThreadbaseError('unauthorized', 'sign in, or send a credential')
+    if (mode === 'jwt') {
+      // their tokens come in a header: a cookie is never one of ours here
+      if (credential.kind === 'cookie') throw new ThreadbaseError('unauthorized', 'send a bearer token')
+      return identity.ofExternalToken(credential.token)
+    }
+    const found = await identity.ofAccessToken(credential.token)
+    if (credential.kind === 'cookie' && changesSomething(request)) {
+      refuseForeignOrigin(request, options.origins)
+      requireCsrfToken(request, String(found.sessionId), identity.sessions)
+    }
+    return found
+  }
+}
+
+const USER_ID = /^[\x21-\x7e]{1,255}$/
+
+/** The user whom the proxy names, once it has proven that it is the proxy. */
+function readProxyUser({ raw }: FastifyRequest, secret: string | undefined): string {
+  // each once: a second one is what a client sent along
+  const one = (name: string) => {
+    const values = raw.headersDistinct[name] ?? []
+    return values.length === 1 ? values[0] : undefined
+  }
+  const given = one('x-proxy-secret')
+  if (secret === undefined || given === undefined || !equalSecrets(given, secret))
+    throw new ThreadbaseError('unauthorized', 'the request does not come from the trusted proxy')
+  const userId = one('x-user-id')
+  if (userId === undefined || !USER_ID.test(userId))
+    throw new ThreadbaseError('unauthorized', 'the proxy names no user: X-User-Id must be one ASCII text')
+  return userId
 }
 
 /**
  * Single-user mode: whoever reaches the loopback address is user `local`. A browser reaches it too, on behalf of any
  * page: a request that names another host (DNS rebinding) or comes from another origin is refused.
  */
-export function registerSingleUser(app: FastifyInstance): void {
-  const scope: Scope = Object.freeze({ userId: LOCAL_USER })
-  app.decorateRequest('scope')
-  app.addHook('onRequest', async (request) => {
-    refuseForeignPages(request)
-    request.scope = scope
-  })
-}
-
-function refuseForeignPages({ headers }: FastifyRequest): void {
-  if (headers.host !== undefined && !LOOPBACK_HOST.test(headers.host)) {
+function refuseForeignPages({ headers }: FastifyRequest, allowed: ReadonlySet<string>): void {
+  if (headers.host !== undefined && !isLoopbackHost(headers.host)) {
     throw new ThreadbaseError('forbidden', 'single-user mode answers to localhost only')
   }
   const { origin } = headers
-  if (origin !== undefined && !(URL.canParse(origin) && LOOPBACK_HOST.test(new URL(origin).host))) {
+  if (origin === undefined || allowed.has(origin)) return
+  if (!(URL.canParse(origin) && isLoopbackHost(new URL(origin).host))) {
     throw new ThreadbaseError('forbidden', 'single-user mode does not answer to pages of other origins')
   }
 }

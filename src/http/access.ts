@@ -1,0 +1,56 @@
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { ThreadbaseError } from '../core/errors.ts'
+import { ACCESS, type Access } from '../core/http-shapes.ts'
+import type { Identity } from '../identity/schema.ts'
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Who may call the route; set for every route when it is added. */
+    access?: Access
+  }
+}
+
+const READING = new Set(['GET', 'HEAD', 'OPTIONS'])
+/** Pages that show the API to whoever wants to use it. */
+const PUBLIC_PAGES = /^\/(docs(\/|$)|openapi\.json$)/
+
+const SECURITY = [{ bearer: [] }, { apiKey: [] }, { cookie: [] }]
+
+/**
+ * Gives every route its access: what its schema says, else `read` for GET and `write` for all else, so that a route that
+ * says nothing is not open. The OpenAPI document says the same. Before the routes.
+ */
+export function registerAccess(app: FastifyInstance): void {
+  app.addHook('onRoute', (route) => {
+    const schema = route.schema as Record<string, unknown> | undefined
+    const access = readAccess(schema?.['x-access']) ?? defaultAccess(route.url, [route.method].flat())
+    route.config = { ...route.config, access }
+    if (schema !== undefined) {
+      schema['x-access'] = access
+      schema.security = access === 'public' ? [] : SECURITY
+    }
+  })
+}
+
+function readAccess(value: unknown): Access | undefined {
+  return ACCESS.find((access) => access === value)
+}
+
+function defaultAccess(url: string, methods: string[]): Access {
+  if (PUBLIC_PAGES.test(url)) return 'public'
+  return methods.every((method) => READING.has(method)) ? 'read' : 'write'
+}
+
+/** Who may call what a request asks for. What is no route is nobody's secret: its answer is `not_found`. */
+export function accessOf({ routeOptions }: FastifyRequest): Access {
+  return routeOptions.config.access ?? 'public'
+}
+
+/** @throws forbidden when the user is not a superuser, or the API key lacks the scope */
+export function requireAccess({ isSuperuser, scopes }: Identity, access: Access): void {
+  if (access === 'admin' && !isSuperuser) throw new ThreadbaseError('forbidden', 'this is for superusers')
+  if (scopes === undefined) return
+  const needed = access === 'account' ? 'admin' : access
+  if (!scopes.includes(needed))
+    throw new ThreadbaseError('forbidden', `the API key lacks the scope ${needed}`, { scope: needed })
+}

@@ -1,0 +1,133 @@
+import { randomBytes } from 'node:crypto'
+import type { AuditService } from '../audit/service.ts'
+import type { Bus } from '../bus/bus.ts'
+import type { Cache } from '../cache/cache.ts'
+import type { Limiter } from '../cache/limiter.ts'
+import { ThreadbaseError } from '../core/errors.ts'
+import type { Logger } from '../core/log.ts'
+import type { Database } from '../db/database.ts'
+import { createChecks } from './checks.ts'
+import { createExternalVerifier, type ExternalUser, type ExternalVerifier } from './external.ts'
+import { createKeyService, type KeyService } from './keys/service.ts'
+import { createPasswords } from './passwords.ts'
+import type { Identity } from './schema.ts'
+import { fingerprint } from './secrets.ts'
+import { createSessionService, type SessionService } from './sessions/service.ts'
+import type { AuthSettings } from './settings.ts'
+import { createSignIn, type SignIn } from './sign-in.ts'
+import { createTokenSigner } from './tokens.ts'
+import { createUserService, type Standing, type UserService } from './users/service.ts'
+
+export { actorOf } from './actor.ts'
+export type { AuthMode, AuthSettings } from './settings.ts'
+
+export type IdentityService = {
+  readonly users: UserService
+  readonly keys: KeyService
+  readonly sessions: SessionService
+  readonly signIn: SignIn
+  /** Who has this API key. @throws unauthorized */
+  ofKey(key: string): Promise<Identity>
+  /** Who has this access token of ours. @throws unauthorized */
+  ofAccessToken(token: string): Promise<Identity>
+  /** Who has this token of the external provider. @throws unauthorized; unavailable without the provider's keys */
+  ofExternalToken(token: string): Promise<Identity>
+  /** The user whom a proxy names, which must have proven itself before. @throws unauthorized */
+  ofProxy(userId: string): Promise<Identity>
+  close(): Promise<void>
+}
+
+export type IdentityParts = {
+  database: Database
+  cache: Cache
+  bus: Bus
+  limiter: Limiter
+  audit: AuditService
+  log: Logger
+}
+
+// how long the signature of an external token counts as checked, so that a key that is withdrawn stops working
+const VERIFIED_MS = 5 * 60_000
+const MAX_VERIFIED = 10_000
+const SWEEP_MS = 60 * 60_000
+
+/** Users, their API keys and sign-ins, and who is behind a credential. */
+export async function createIdentityService(parts: IdentityParts, settings: AuthSettings): Promise<IdentityService> {
+  const { database, audit, limiter, log } = parts
+  const { db } = database
+  const checks = await createChecks({ ...parts, alone: database.engine === 'pglite' })
+  const passwords = createPasswords(settings.bcryptCost)
+  const signer = createTokenSigner({
+    secrets: settings.secrets ?? [randomBytes(32).toString('base64url')],
+    accessTtlS: settings.accessTtlS,
+    refreshTtlS: settings.refreshTtlS,
+  })
+  const sessions = createSessionService(db, { audit, checks, signer })
+  const users = createUserService(db, { audit, checks, passwords, sessions })
+  const keys = createKeyService(database, { audit, checks, log })
+  const signIn = createSignIn(db, { audit, limiter, passwords, sessions, limits: settings.loginLimits })
+  const verify = settings.external && rememberVerified(createExternalVerifier(settings.external))
+  const sweeper = startSweeper(sessions, settings, log)
+
+  return {
+    users,
+    keys,
+    sessions,
+    signIn,
+
+    async ofKey(key) {
+      const { userId, keyId, scopes } = await keys.authenticate(key)
+      return { userId, via: 'key', keyId, scopes, ...statusOf(await users.standing(userId)) }
+    },
+
+    async ofAccessToken(token) {
+      const { userId, sessionId } = await sessions.authenticate(token)
+      return { userId, via: 'session', sessionId, ...statusOf(await users.standing(userId)) }
+    },
+
+    async ofExternalToken(token) {
+      if (verify === undefined) throw new ThreadbaseError('unauthorized', 'the token is not valid')
+      const { userId, email, name } = await verify(token)
+      const standing = await users.ensure({ id: userId, provider: 'jwt', email, name })
+      return { userId, via: 'token', ...statusOf(standing) }
+    },
+
+    async ofProxy(userId) {
+      return { userId, via: 'proxy', ...statusOf(await users.ensure({ id: userId, provider: 'proxy' })) }
+    },
+
+    async close() {
+      clearInterval(sweeper)
+      await keys.close()
+      await checks.close()
+    },
+  }
+}
+
+/** @throws unauthorized for a user who is gone or deactivated */
+function statusOf(standing: Standing | undefined): { isSuperuser: boolean } {
+  if (standing?.isActive === true) return { isSuperuser: standing.isSuperuser }
+  throw new ThreadbaseError('unauthorized', 'the account is deactivated', { reason: 'deactivated' })
+}
+
+/** A signature is checked once in a while, not with each request. */
+function rememberVerified(verify: ExternalVerifier): ExternalVerifier {
+  const verified = new Map<string, { user: ExternalUser; until: number }>()
+  return async (token) => {
+    const key = fingerprint(token)
+    const known = verified.get(key)
+    if (known !== undefined && known.until > Date.now()) return known.user
+    verified.delete(key)
+    const user = await verify(token)
+    verified.set(key, { user, until: Math.min(user.expiresAtMs, Date.now() + VERIFIED_MS) })
+    if (verified.size > MAX_VERIFIED) verified.delete(verified.keys().next().value as string)
+    return user
+  }
+}
+
+function startSweeper(sessions: SessionService, { mode }: AuthSettings, log: Logger): NodeJS.Timeout | undefined {
+  if (mode !== 'accounts') return undefined
+  const sweep = () =>
+    sessions.sweep().catch((error) => log.warn({ err: error }, 'ended sessions could not be removed'))
+  return setInterval(() => void sweep(), SWEEP_MS).unref()
+}
