@@ -1,5 +1,6 @@
 import { ThreadbaseError } from './core/errors.ts'
 import { DEFAULT_SCHEMA } from './db/database.ts'
+import { parseRedisUrl } from './redis/url.ts'
 
 type Kind = 'text' | 'integer' | 'number' | 'boolean' | 'secret'
 
@@ -27,6 +28,13 @@ function checkDatabaseUrl(value: string): string | undefined {
     return 'json: is the JSON-file conversation store, which this version does not have yet'
   if (!/^postgres(ql)?:\/\//.test(value)) return 'must be a postgres:// URL'
   return URL.canParse(value) || value.startsWith('postgres://%2F') ? undefined : 'is not a valid URL'
+}
+
+function checkRedisUrl(value: string): string | undefined {
+  // never echo the value: it holds a password
+  return parseRedisUrl(value) === undefined
+    ? 'must be a redis:// or rediss:// URL without a query'
+    : undefined
 }
 
 /** Every environment variable that Threadbase reads. docs/configuration.md is generated from this. */
@@ -103,6 +111,20 @@ export const VARIABLES = {
     kind: 'text',
     default: '.threadbase',
     description: 'Directory of the embedded store.',
+  },
+  REDIS_URL: {
+    name: 'REDIS_URL',
+    kind: 'secret',
+    description:
+      'Redis 6 or later for what servers share: cache, limits and wake-ups, as `redis://user:password@host:6379/0`, or `rediss://` for TLS. Without it these stay in the process: run one server only.',
+    check: checkRedisUrl,
+  },
+  REDIS_PREFIX: {
+    name: 'REDIS_PREFIX',
+    kind: 'text',
+    default: 'threadbase:',
+    description: 'Begins the name of every key and channel in Redis.',
+    check: maxLength(100),
   },
   HOST: {
     name: 'HOST',
@@ -188,6 +210,8 @@ export type Config = {
   preparedStatements: boolean
   migrateAtStart: boolean
   dataDir: string
+  redisUrl: string | undefined
+  redisPrefix: string
   host: string
   port: number
   authMode: 'single-user'
@@ -229,6 +253,8 @@ export function parseConfig(env: Environment): Config {
     preparedStatements: flag(v.DATABASE_PREPARED_STATEMENTS),
     migrateAtStart: flag(v.DATABASE_MIGRATE),
     dataDir: required(v.DATA_DIR),
+    redisUrl: text(v.REDIS_URL),
+    redisPrefix: required(v.REDIS_PREFIX),
     host: required(v.HOST),
     port: requiredNumber(v.PORT),
     authMode: required(v.AUTH_MODE) as 'single-user',

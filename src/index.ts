@@ -9,6 +9,8 @@ export function openThreadbase(options: ThreadbaseOptions = {}): Promise<Threadb
   return open({ env: process.env, ...options })
 }
 
+export type { Bus } from './bus/bus.ts'
+export type { Cache } from './cache/cache.ts'
 export type { Config, ConfigDefaults, ConfigPatch, ConfigSource, NewConfig } from './configs/schema.ts'
 export type { ConfigService } from './configs/service.ts'
 export { ERROR_CODES, type ErrorCode, isThreadbaseError, ThreadbaseError } from './core/errors.ts'

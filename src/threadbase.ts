@@ -1,3 +1,9 @@
+import type { Bus } from './bus/bus.ts'
+import { createLocalBus } from './bus/local.ts'
+import { openRedisBus } from './bus/redis.ts'
+import type { Cache } from './cache/cache.ts'
+import { createMemoryCache } from './cache/memory.ts'
+import { openRedisCache } from './cache/redis.ts'
 import { type Config, parseConfig } from './config.ts'
 import type { ConfigDefaults } from './configs/schema.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
@@ -16,6 +22,8 @@ export type ThreadbaseOptions = {
   databaseUrl?: string
   /** Directory of the embedded store. Default `.threadbase`. */
   dataDir?: string
+  /** `redis://…` or `rediss://…`, for what several processes share. Default: it stays in this process. */
+  redisUrl?: string
   /** The PostgreSQL schema that holds the tables. Default `threadbase`. */
   databaseSchema?: string
   /** Whether to apply missing migrations while opening. Default true; false fails with `unavailable` when some are missing. */
@@ -36,9 +44,16 @@ export type Threadbase = AsyncDisposable & {
   readonly transfer: TransferService
   /** The SQL port below the services. */
   readonly database: Database
+  /** The cache port: what may be forgotten, and counters. */
+  readonly cache: Cache
+  /** The wake-up port: messages between processes. */
+  readonly bus: Bus
   /** Lets running statements finish, then closes every connection and file. */
   close(): Promise<void>
 }
+
+/** What the services stand on beside the database. */
+export type Ports = Pick<Threadbase, 'cache' | 'bus'>
 
 /**
  * Opens Threadbase: the database that the options or the environment name, migrated, with the services on it.
@@ -61,11 +76,11 @@ export async function openConfigured(config: Config, log: Logger): Promise<Threa
     } else {
       await requireMigrated(database, migrations)
     }
+    return createThreadbase(database, config, await openPorts(config, log))
   } catch (error) {
     await database.close()
     throw error
   }
-  return createThreadbase(database, config)
 }
 
 /** The database of a configuration, as it is: not migrated. */
@@ -86,9 +101,28 @@ export function openDatabase(config: Config, log: Logger): Promise<Database> {
   })
 }
 
-/** The services on a database that is open and migrated. */
-export function createThreadbase(database: Database, { defaults }: Pick<Config, 'defaults'>): Threadbase {
-  const close = () => database.close()
+/** Cache and bus of a configuration. Redis being away fails neither: its calls are `unavailable` until it is back. */
+export async function openPorts({ redisUrl, redisPrefix }: Config, log: Logger): Promise<Ports> {
+  if (redisUrl === undefined) return openLocalPorts(log)
+  const options = { url: redisUrl, prefix: redisPrefix, log }
+  const [cache, bus] = await Promise.all([openRedisCache(options), openRedisBus(options)])
+  return { cache, bus }
+}
+
+/** Cache and bus of this process alone. */
+export function openLocalPorts(log: Logger): Ports {
+  return { cache: createMemoryCache(), bus: createLocalBus(log) }
+}
+
+/** The services on a database that is open and migrated; it closes what it is given. */
+export function createThreadbase(
+  database: Database,
+  { defaults }: Pick<Config, 'defaults'>,
+  { cache, bus }: Ports = openLocalPorts(silentLog),
+): Threadbase {
+  const close = async () => {
+    await Promise.all([bus.close(), cache.close(), database.close()])
+  }
   const { db, parallelism: lanes } = database
   const threads = createThreadService(db)
   const messages = createMessageService(db, { lanes })
@@ -98,6 +132,8 @@ export function createThreadbase(database: Database, { defaults }: Pick<Config, 
     transfer: createTransferService(db, { threads, messages, lanes }),
     configs: createConfigService(db, defaults),
     database,
+    cache,
+    bus,
     close,
     [Symbol.asyncDispose]: close,
   }
@@ -110,6 +146,7 @@ function toConfig(options: ThreadbaseOptions): Config {
   const given = {
     DATABASE_URL: options.databaseUrl,
     DATA_DIR: options.dataDir,
+    REDIS_URL: options.redisUrl,
     DATABASE_SCHEMA: options.databaseSchema,
   }
   for (const [name, value] of Object.entries(given)) if (value !== undefined) env[name] = value

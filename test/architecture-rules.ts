@@ -26,6 +26,8 @@ const PORTS = ['db', 'blobs', 'cache', 'bus']
 const LEVELS: Record<string, number> = {
   core: 0,
   'version.ts': 0,
+  // what cache/ and bus/ share of Redis
+  redis: 0.5,
   ...Object.fromEntries(PORTS.map((port) => [port, 1])),
   'config.ts': 2,
   ...Object.fromEntries(SLICES.map((slice) => [slice, 2])),
@@ -41,7 +43,7 @@ const DRIVERS: [driver: RegExp, adapters: RegExp][] = [
   [/^pg(-|$)/, /^db\/(postgres|pglite|driver|types)\.ts$/],
   [/^@electric-sql\//, /^db\/pglite-worker\.ts$/],
   [/^@aws-sdk\//, /^blobs\/s3\.ts$/],
-  [/^(io)?redis$/, /^(cache|bus)\/redis\.ts$/],
+  [/^(io)?redis$/, /^redis\/client\.ts$/],
 ]
 const ENTRY_POINTS = /^(index|server|cli\/main)\.ts$/
 const SQL =

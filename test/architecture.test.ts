@@ -89,6 +89,9 @@ describe('the architecture', () => {
       /driver/,
     ],
     ['Redis outside of its adapter', 'core/x.ts', "import { Redis } from 'ioredis'", /driver ioredis/],
+    ['Redis in a port', 'cache/x.ts', "import { Redis } from 'ioredis'", /driver ioredis/],
+    ['the bus imports the cache', 'bus/x.ts', "import { x } from '../cache/cache.ts'", /sideways/],
+    ['what ports share imports a port', 'redis/x.ts', "import { x } from '../bus/bus.ts'", /upwards/],
     [
       'the HTTP framework in a service',
       'threads/service.ts',
@@ -126,6 +129,7 @@ describe('the architecture', () => {
       'threads/x.ts',
       "// import pg from 'pg'; process.env; sql`x`\n/* import x from 'ioredis' */",
     ],
+    ['a port uses what it shares of Redis', 'bus/x.ts', "import { x } from '../redis/url.ts'"],
     ['SQL in a repository', 'threads/repo.ts', "import { sql } from 'kysely'\nsql`select 1`"],
     ['the framework in routes', 'threads/routes.ts', "import type { FastifyInstance } from 'fastify'"],
   ])('is kept when: %s', (_, file, text) => {

@@ -16,6 +16,8 @@ declare module 'vitest' {
     runDirectory: string
     /** A database of this run's own; null when there is no PostgreSQL. */
     postgresUrl: string | null
+    /** The Redis of THREADBASE_TEST_REDIS, which others may use, too; null when there is none. */
+    redisUrl: string | null
   }
 }
 
@@ -26,6 +28,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   project.provide('templateFile', TEMPLATE)
   const runDirectory = await mkdtemp(join(tmpdir(), 'threadbase-test-run-'))
   project.provide('runDirectory', runDirectory)
+  setupRedis(project)
   const dropDatabase = await setupPostgres(project)
   return async () => {
     await dropDatabase()
@@ -51,6 +54,21 @@ async function setupPostgres(project: TestProject): Promise<() => Promise<void>>
   url.pathname = `/${name}`
   project.provide('postgresUrl', url.href)
   return () => runAsAdmin(adminUrl, `drop database if exists ${name} with (force)`)
+}
+
+function setupRedis(project: TestProject): void {
+  const url = process.env.THREADBASE_TEST_REDIS
+  if (url !== undefined && url !== '') {
+    project.provide('redisUrl', url)
+    return
+  }
+  if (process.env.THREADBASE_TEST_REQUIRE === 'all') {
+    throw new Error('THREADBASE_TEST_REQUIRE=all, but THREADBASE_TEST_REDIS names no Redis')
+  }
+  console.warn(
+    '\n*** Redis suites are SKIPPED: set THREADBASE_TEST_REDIS=redis://… (scripts/test-redis.sh starts one) ***\n',
+  )
+  project.provide('redisUrl', null)
 }
 
 async function runAsAdmin(url: string, statement: string): Promise<void> {

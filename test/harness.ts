@@ -50,6 +50,8 @@ export const NO_DEFAULTS: ConfigDefaults = {
 export const templateFile = inject('templateFile')
 /** The database of this run on PostgreSQL; null when there is none. */
 export const postgresUrl = inject('postgresUrl')
+/** The Redis of this run; null when there is none. Take a prefix of your own: {@link newRedisPrefix}. */
+export const redisUrl = inject('redisUrl')
 
 /**
  * Both engines. Open one store per test file and share it: an embedded one takes about a second.
@@ -75,6 +77,11 @@ export function makeTempDir(): Promise<string> {
 /** A name that no other test file uses. */
 export function newSchemaName(): string {
   return `tb_${randomBytes(6).toString('hex')}`
+}
+
+/** A beginning of keys and channels that no other test file uses. */
+export function newRedisPrefix(): string {
+  return `threadbase_test_${randomBytes(6).toString('hex')}:`
 }
 
 async function openTestPglite(options: OpenOptions = {}): Promise<TestDatabase> {

@@ -91,7 +91,7 @@ async function collect(text: AsyncIterable<string>): Promise<string> {
 }
 
 /** What is on a Threadbase and no service. */
-const NO_SERVICES = new Set(['database', 'close'])
+const NO_SERVICES = new Set(['database', 'cache', 'bus', 'close'])
 
 /** The functions of every service, as `service.function`. */
 function listFunctions(tb: Threadbase): string[] {

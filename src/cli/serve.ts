@@ -1,6 +1,7 @@
 import { Command } from 'commander'
 import { ThreadbaseError } from '../core/errors.ts'
 import { startServer } from '../server.ts'
+import type { Threadbase } from '../threadbase.ts'
 import { VERSION } from '../version.ts'
 import type { CliContext } from './context.ts'
 import { createLog } from './log.ts'
@@ -19,7 +20,7 @@ export function serveCommand(cli: CliContext): Command {
       if (options.port !== undefined) config.port = parsePort(options.port)
       const log = createLog(config.logLevel, cli.stderr)
       const server = await startServer(config, log)
-      cli.stdout.write(banner(server.url, server.threadbase.database.description))
+      cli.stdout.write(banner(server.url, server.threadbase))
       log.info({ authMode: config.authMode, url: server.url }, 'listening')
       const signal = await nextSignal()
       log.info({ signal }, 'shutting down; again to end at once')
@@ -36,12 +37,12 @@ function parsePort(text: string): number {
   return port
 }
 
-function banner(url: string, store: string): string {
+function banner(url: string, { database, cache }: Threadbase): string {
   return `Threadbase ${VERSION} is listening on ${url}
 
-  store   ${store}
+  store   ${database.description}
   bytes   none: this version keeps no files yet
-  cache   none: this version has nothing to cache yet
+  cache   ${cache.description}
   users   single-user mode: everything belongs to user local
   docs    ${url}/docs  (OpenAPI: ${url}/openapi.json)
 
