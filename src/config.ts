@@ -1,5 +1,5 @@
 import { ThreadbaseError } from './core/errors.ts'
-import { DEFAULT_SCHEMA } from './db/database.ts'
+import { DEFAULT_APP_ROLE, DEFAULT_SCHEMA, type RlsMode } from './db/database.ts'
 import { parseRedisUrl } from './redis/url.ts'
 
 type Kind = 'text' | 'integer' | 'number' | 'boolean' | 'secret'
@@ -106,6 +106,24 @@ export const VARIABLES = {
     description:
       'Whether opening (`serve`, `import`, `export`, the library) applies missing migrations. `false`: it fails when some are missing.',
   },
+  DATABASE_RLS: {
+    name: 'DATABASE_RLS',
+    kind: 'text',
+    default: 'off',
+    description:
+      'Row level security. `enforce`: the statements of a user run as `DATABASE_RLS_ROLE`, which the database itself keeps from the rows of others. `off`: as the role of `DATABASE_URL`.',
+    check: oneOf('off', 'enforce'),
+  },
+  DATABASE_RLS_ROLE: {
+    name: 'DATABASE_RLS_ROLE',
+    kind: 'text',
+    default: DEFAULT_APP_ROLE,
+    description: 'The role that `DATABASE_RLS=enforce` uses; made where it is missing.',
+    check: (value) =>
+      /^(?!pg_|none$|public$)[a-z_][a-z0-9_]{0,62}$/.test(value)
+        ? undefined
+        : 'must be a lower-case name of letters, digits and _, other than none, public and pg_…',
+  },
   DATA_DIR: {
     name: 'DATA_DIR',
     kind: 'text',
@@ -209,6 +227,8 @@ export type Config = {
   queryTimeoutS: number
   preparedStatements: boolean
   migrateAtStart: boolean
+  rls: RlsMode
+  appRole: string
   dataDir: string
   redisUrl: string | undefined
   redisPrefix: string
@@ -252,6 +272,8 @@ export function parseConfig(env: Environment): Config {
     queryTimeoutS: requiredNumber(v.DATABASE_QUERY_TIMEOUT_S),
     preparedStatements: flag(v.DATABASE_PREPARED_STATEMENTS),
     migrateAtStart: flag(v.DATABASE_MIGRATE),
+    rls: required(v.DATABASE_RLS) as RlsMode,
+    appRole: required(v.DATABASE_RLS_ROLE),
     dataDir: required(v.DATA_DIR),
     redisUrl: text(v.REDIS_URL),
     redisPrefix: required(v.REDIS_PREFIX),

@@ -8,11 +8,12 @@ import { type Config, parseConfig } from './config.ts'
 import type { ConfigDefaults } from './configs/schema.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
 import { type Logger, silentLog } from './core/log.ts'
-import type { Database } from './db/database.ts'
+import type { Database, RlsMode } from './db/database.ts'
 import { requireMigrated, upgrade } from './db/migrate.ts'
 import { loadMigrations } from './db/migrations.ts'
 import { openPglite } from './db/pglite.ts'
 import { openPostgres } from './db/postgres.ts'
+import { prepareRls } from './db/rls.ts'
 import { createMessageService, type MessageService } from './messages/service.ts'
 import { createThreadService, type ThreadService } from './threads/service.ts'
 import { createTransferService, type TransferService } from './transfer/service.ts'
@@ -28,6 +29,8 @@ export type ThreadbaseOptions = {
   databaseSchema?: string
   /** Whether to apply missing migrations while opening. Default true; false fails with `unavailable` when some are missing. */
   migrate?: boolean
+  /** `enforce`: row level security keeps a user's statements from the rows of others. Default `off`. See docs/run-on-postgresql.md. */
+  databaseRls?: RlsMode
   /** Values for threads that set none. */
   defaults?: Partial<ConfigDefaults>
   /** A pino logger or its like. Default: nothing is logged. */
@@ -76,6 +79,7 @@ export async function openConfigured(config: Config, log: Logger): Promise<Threa
     } else {
       await requireMigrated(database, migrations)
     }
+    await prepareRls(database, { grant: config.migrateAtStart })
     return createThreadbase(database, config, await openPorts(config, log))
   } catch (error) {
     await database.close()
@@ -85,7 +89,8 @@ export async function openConfigured(config: Config, log: Logger): Promise<Threa
 
 /** The database of a configuration, as it is: not migrated. */
 export function openDatabase(config: Config, log: Logger): Promise<Database> {
-  const common = { schema: config.databaseSchema, log }
+  const { databaseSchema: schema, rls, appRole } = config
+  const common = { schema, rls, appRole, log }
   if (config.databaseUrl === undefined) return openPglite({ ...common, dataDir: config.dataDir })
   const { databaseUrl: url, poolSize, maxOverflow, idleTimeoutS, startTimeoutS } = config
   const { queryTimeoutS, preparedStatements } = config
@@ -123,14 +128,14 @@ export function createThreadbase(
   const close = async () => {
     await Promise.all([bus.close(), cache.close(), database.close()])
   }
-  const { db, parallelism: lanes } = database
-  const threads = createThreadService(db)
-  const messages = createMessageService(db, { lanes })
+  const { parallelism: lanes } = database
+  const threads = createThreadService(database)
+  const messages = createMessageService(database, { lanes })
   return {
     threads,
     messages,
-    transfer: createTransferService(db, { threads, messages, lanes }),
-    configs: createConfigService(db, defaults),
+    transfer: createTransferService(database, { threads, messages, lanes }),
+    configs: createConfigService(database, defaults),
     database,
     cache,
     bus,
@@ -148,6 +153,7 @@ function toConfig(options: ThreadbaseOptions): Config {
     DATA_DIR: options.dataDir,
     REDIS_URL: options.redisUrl,
     DATABASE_SCHEMA: options.databaseSchema,
+    DATABASE_RLS: options.databaseRls,
   }
   for (const [name, value] of Object.entries(given)) if (value !== undefined) env[name] = value
   const config = parseConfig(env)

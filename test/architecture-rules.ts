@@ -40,7 +40,7 @@ const LEVELS: Record<string, number> = {
 
 const DRIVERS: [driver: RegExp, adapters: RegExp][] = [
   // every pg type parser and session is one of pg, whichever engine answers
-  [/^pg(-|$)/, /^db\/(postgres|pglite|driver|types)\.ts$/],
+  [/^pg(-|$)/, /^db\/(postgres|pglite|driver|as-user|types)\.ts$/],
   [/^@electric-sql\//, /^db\/pglite-worker\.ts$/],
   [/^@aws-sdk\//, /^blobs\/s3\.ts$/],
   [/^(io)?redis$/, /^redis\/client\.ts$/],

@@ -6,11 +6,12 @@ import { sql } from 'kysely'
 import { inject } from 'vitest'
 import type { ConfigDefaults } from '../src/configs/schema.ts'
 import type { Logger } from '../src/core/log.ts'
-import type { CommonOptions, Database } from '../src/db/database.ts'
+import type { CommonOptions, Database, RlsMode } from '../src/db/database.ts'
 import { upgrade } from '../src/db/migrate.ts'
 import { loadMigrations, type Migration } from '../src/db/migrations.ts'
 import { openPglite } from '../src/db/pglite.ts'
 import { openPostgres, type PostgresOptions } from '../src/db/postgres.ts'
+import { prepareRls } from '../src/db/rls.ts'
 import { createThreadbase, type Threadbase } from '../src/threadbase.ts'
 
 export type LogRecord = { level: keyof Logger; facts: Record<string, unknown>; message: string }
@@ -62,6 +63,9 @@ export const engines: Engine[] = [
   { name: 'postgres', available: postgresUrl !== null, open: openTestPostgres },
 ]
 
+/** THREADBASE_TEST_RLS=enforce: every store of the run opens so, unless a test says otherwise. */
+export const testRls: RlsMode = process.env.THREADBASE_TEST_RLS === 'enforce' ? 'enforce' : 'off'
+
 /** A log that keeps what it is given. */
 export function recordingLog(): { log: Logger; logged: LogRecord[] } {
   const logged: LogRecord[] = []
@@ -87,7 +91,7 @@ export function newRedisPrefix(): string {
 async function openTestPglite(options: OpenOptions = {}): Promise<TestDatabase> {
   const dataDir = await makeTempDir()
   const { log, logged } = recordingLog()
-  const database = await openPglite({ ...options, log, dataDir, templateFile })
+  const database = await openPglite({ rls: testRls, ...options, log, dataDir, templateFile })
   const tb = await migrated(database, options)
   const close = async () => {
     await tb.close()
@@ -100,7 +104,7 @@ async function openTestPostgres(options: OpenOptions = {}): Promise<TestDatabase
   if (postgresUrl === null) throw new Error('there is no PostgreSQL for tests')
   const schema = options.schema ?? newSchemaName()
   const { log, logged } = recordingLog()
-  const database = await openPostgres({ url: postgresUrl, ...options, schema, log })
+  const database = await openPostgres({ url: postgresUrl, rls: testRls, ...options, schema, log })
   const tb = await migrated(database, options)
   const close = async () => {
     await sql`drop schema if exists ${sql.id(schema)} cascade`.execute(database.db)
@@ -111,6 +115,9 @@ async function openTestPostgres(options: OpenOptions = {}): Promise<TestDatabase
 
 async function migrated(database: Database, { migrations, defaults }: OpenOptions): Promise<Threadbase> {
   const wanted = migrations ?? (await loadMigrations())
-  if (wanted.length > 0) await upgrade(database, wanted)
+  if (wanted.length > 0) {
+    await upgrade(database, wanted)
+    await prepareRls(database, { grant: true })
+  }
   return createThreadbase(database, { defaults: { ...NO_DEFAULTS, ...defaults } })
 }

@@ -3,6 +3,7 @@ import type { Database } from '../db/database.ts'
 import { findDrift } from '../db/drift.ts'
 import { appliedRevisions, downgrade, type MigrationStep, stamp, upgrade } from '../db/migrate.ts'
 import { createMigration, findMigration, loadMigrations, type Migration } from '../db/migrations.ts'
+import { prepareRls } from '../db/rls.ts'
 import { openDatabase } from '../threadbase.ts'
 import type { CliContext } from './context.ts'
 import { createLog } from './log.ts'
@@ -66,6 +67,7 @@ export function dbCommand(cli: CliContext): Command {
     .action((target: string) =>
       onDatabase(async (database, migrations) => {
         const steps = await upgrade(database, migrations, target, printStep)
+        await prepareRls(database, { grant: true })
         if (steps.length === 0) print('nothing to do')
       }),
     )

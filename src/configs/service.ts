@@ -1,7 +1,7 @@
 import { requireUuid } from '../core/ids.ts'
 import { type Scope, userOf } from '../core/scope.ts'
 import { parseInput } from '../core/validate.ts'
-import type { Db } from '../db/schema.ts'
+import type { Database } from '../db/database.ts'
 import { threadNotFound } from '../threads/service.ts'
 import * as repo from './repo.ts'
 import {
@@ -16,7 +16,7 @@ import {
 export type ConfigService = ReturnType<typeof createConfigService>
 
 /** Per-thread model configuration over the defaults of this installation. */
-export function createConfigService(db: Db, defaults: ConfigDefaults) {
+export function createConfigService({ forUser }: Pick<Database, 'forUser'>, defaults: ConfigDefaults) {
   const inForce = (stored: repo.StoredConfig | undefined, threadId: string): Config => {
     if (stored === undefined) throw threadNotFound(threadId)
     return withDefaults(stored, defaults)
@@ -27,22 +27,25 @@ export function createConfigService(db: Db, defaults: ConfigDefaults) {
 
     /** @throws not_found */
     async get(scope: Scope, threadId: string): Promise<Config> {
+      const userId = userOf(scope)
       const thread = requireUuid(threadId, 'thread id')
-      return inForce(await repo.findConfig(db, userOf(scope), thread), threadId)
+      return inForce(await repo.findConfig(forUser(userId), userId, thread), threadId)
     },
 
     /** Replaces the thread's own values; what is left out falls back to its default. @throws not_found */
     async put(scope: Scope, threadId: string, input: NewConfig): Promise<Config> {
+      const userId = userOf(scope)
       const thread = requireUuid(threadId, 'thread id')
       const config = parseInput(NewConfig, input, 'config')
-      return inForce(await repo.putConfig(db, userOf(scope), thread, config), threadId)
+      return inForce(await repo.putConfig(forUser(userId), userId, thread, config), threadId)
     },
 
     /** Changes only what is given; null falls back to the default. @throws not_found */
     async patch(scope: Scope, threadId: string, input: ConfigPatch): Promise<Config> {
+      const userId = userOf(scope)
       const thread = requireUuid(threadId, 'thread id')
       const patch = parseInput(ConfigPatch, input, 'config')
-      return inForce(await repo.patchConfig(db, userOf(scope), thread, patch), threadId)
+      return inForce(await repo.patchConfig(forUser(userId), userId, thread, patch), threadId)
     },
   }
 }

@@ -1,11 +1,13 @@
 import { Kysely, sql } from 'kysely'
 import { ThreadbaseError } from '../core/errors.ts'
 import type { Logger } from '../core/log.ts'
-import { createDialect, type DriverOptions, type SessionSource } from './driver.ts'
+import { createDialects, type DriverOptions, type SessionSource } from './driver.ts'
 import type { Schema } from './schema.ts'
 import { schemaPlugin } from './schema-plugin.ts'
 
 export type PoolStats = { open: number; idle: number; waiting: number }
+
+export type RlsMode = 'off' | 'enforce'
 
 /** The SQL port: one database, whichever engine runs it. */
 export type Database = {
@@ -14,7 +16,16 @@ export type Database = {
   readonly description: string
   /** The PostgreSQL schema that holds our tables. */
   readonly schema: string
+  /** The system's own handle, which sees all rows: for migrations, sign-in and administration. */
   readonly db: Kysely<Schema>
+  readonly rls: RlsMode
+  /** The role of users' statements under `enforce`, and of nothing when `off`. */
+  readonly appRole: string
+  /**
+   * The handle for a user's rows. Under `enforce` its statements and transactions run as `appRole` with the setting
+   * `threadbase.user_id`, so that row level security keeps them from all other rows; when `off` it is `db`.
+   */
+  forUser(userId: string): Kysely<Schema>
   /** How many statements this engine works on at the same time with profit. */
   readonly parallelism: number
   stats(): PoolStats
@@ -33,9 +44,17 @@ export type CommonOptions = {
   log: Logger
   /** Default 1000. Slower queries are logged with their name, never their parameters. */
   slowQueryMs?: number
+  /** Whether users' statements run under a role that row level security binds. Default `off`. */
+  rls?: RlsMode
+  /** That role. Default `threadbase_app`. */
+  appRole?: string
 }
 
 export const DEFAULT_SCHEMA = 'threadbase'
+export const DEFAULT_APP_ROLE = 'threadbase_app'
+
+// handles are cheap to make and to keep; this bounds what millions of users leave behind
+const MAX_HANDLES = 1_000
 
 /** @internal Its types are those of the driver, which users of the package do not have. */
 export function createDatabase(
@@ -52,17 +71,24 @@ export function createDatabase(
       return source.acquire()
     },
   }
-  const dialect = createDialect(open, {
+  const { rls = 'off', appRole = DEFAULT_APP_ROLE } = options
+  const dialectOf = createDialects(open, {
     log: options.log,
     preparedStatements: options.preparedStatements,
     queryTimeoutMs: options.queryTimeoutMs,
     slowQueryMs: options.slowQueryMs ?? 1_000,
+    appRole: rls === 'enforce' ? appRole : undefined,
   })
-  const db = new Kysely<Schema>({ dialect, plugins: [schemaPlugin(schema)] })
+  const plugins = [schemaPlugin(schema)]
+  const handleOf = (userId?: string) => new Kysely<Schema>({ dialect: dialectOf(userId), plugins })
+  const db = handleOf()
   return {
     ...facts,
     schema,
     db,
+    rls,
+    appRole,
+    forUser: rls === 'enforce' ? keepNewest(handleOf) : () => db,
     ping: async () => {
       await sql`/* ping */ select 1`.execute(db)
     },
@@ -71,5 +97,18 @@ export function createDatabase(
       closing ??= source.close()
       return closing
     },
+  }
+}
+
+/** Keeps the handles used last. A transaction holds on to its own, whatever is forgotten here. */
+function keepNewest(handleOf: (userId: string) => Kysely<Schema>): Database['forUser'] {
+  const handles = new Map<string, Kysely<Schema>>()
+  return (userId) => {
+    const handle = handles.get(userId) ?? handleOf(userId)
+    // the order of a map is that of insertion: what was used goes to the end
+    handles.delete(userId)
+    handles.set(userId, handle)
+    if (handles.size > MAX_HANDLES) handles.delete(handles.keys().next().value as string)
+    return handle
   }
 }

@@ -15,6 +15,7 @@ import {
 import type { ClientBase } from 'pg'
 import { ThreadbaseError } from '../core/errors.ts'
 import type { Logger } from '../core/log.ts'
+import { createQueryAs, type Identity, identityValues, SET_IDENTITY } from './as-user.ts'
 import { endsSession, isReadOnly, mapDbError } from './errors.ts'
 
 /** One connection as the driver needs it: `broken` once it can serve no more; `destroy` breaks it off at once. */
@@ -37,6 +38,8 @@ export type DriverOptions = {
   slowQueryMs: number
   /** After which a statement without an answer is given up, with its session. Undefined: never. */
   queryTimeoutMs: number | undefined
+  /** The role under which users' statements run. Undefined: the one that connected. */
+  appRole: string | undefined
 }
 
 const MAX_PREPARED = 500
@@ -77,22 +80,32 @@ class Gate {
   }
 }
 
-type Runner = (session: Session, query: CompiledQuery) => Promise<QueryResult<unknown>>
+/** Whose statement it is; `open` when its transaction has said so already. */
+type Author = { readonly identity: Identity; open: boolean }
+
+type Runner = (
+  session: Session,
+  query: CompiledQuery,
+  author: Author | undefined,
+) => Promise<QueryResult<unknown>>
 
 class Connection implements DatabaseConnection {
   readonly session: Session
+  /** Undefined for the system, whose statements run as the role that connected. */
+  readonly author: Author | undefined
   readonly #run: Runner
   readonly #gate: Gate | undefined
 
-  constructor(session: Session, run: Runner, gate: Gate | undefined) {
+  constructor(session: Session, identity: Identity | undefined, run: Runner, gate: Gate | undefined) {
     this.session = session
+    this.author = identity && { identity, open: false }
     this.#run = run
     this.#gate = gate
   }
 
   async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
     while (this.#gate?.blocks(this)) await this.#gate.freed
-    return (await this.#run(this.session, query)) as QueryResult<R>
+    return (await this.#run(this.session, query, this.author)) as QueryResult<R>
   }
 
   // Results are read page by page with keysets: a cursor would hold the embedded store's only connection.
@@ -102,75 +115,112 @@ class Connection implements DatabaseConnection {
   }
 }
 
-/** Kysely over `pg` sessions: named statements, slow-query log, errors in our own terms. */
-export function createDialect(source: SessionSource, options: DriverOptions): Dialect {
-  return {
-    createAdapter: () => new PostgresAdapter(),
-    createDriver: () => createDriver(source, options),
-    createIntrospector: (db) => new PostgresIntrospector(db),
-    createQueryCompiler: () => new PostgresQueryCompiler(),
+/**
+ * Kysely over `pg` sessions: named statements, slow-query log, errors in our own terms.
+ * @returns makes the dialect of the system, or of one user under the app role. All of them share sessions.
+ */
+export function createDialects(
+  source: SessionSource,
+  options: DriverOptions,
+): (userId: string | undefined) => Dialect {
+  const run = createRunner(options, source.shared)
+  const gate = source.shared ? new Gate() : undefined
+  const { appRole: role } = options
+  return (userId) => {
+    const identity = role === undefined || userId === undefined ? undefined : { role, userId }
+    const acquire = async () => new Connection(await source.acquire(), identity, run, gate)
+    return {
+      createAdapter: () => new PostgresAdapter(),
+      createDriver: () => createDriver(source, acquire, gate),
+      createIntrospector: (db) => new PostgresIntrospector(db),
+      createQueryCompiler: () => new PostgresQueryCompiler(),
+    }
   }
 }
 
-function createDriver(source: SessionSource, options: DriverOptions): Driver {
-  const run = createRunner(options, source.shared)
-  const gate = source.shared ? new Gate() : undefined
-  const command = (connection: DatabaseConnection, text: string) =>
-    connection.executeQuery<{ command?: string }>(Compiled.raw(text))
+function createDriver(
+  source: SessionSource,
+  acquire: () => Promise<Connection>,
+  gate: Gate | undefined,
+): Driver {
   return {
     init: async () => {},
-    acquireConnection: async () => new Connection(await source.acquire(), run, gate),
+    acquireConnection: acquire,
     releaseConnection: async (connection) => {
       gate?.leave(connection)
       source.release((connection as Connection).session)
     },
     beginTransaction: async (connection, settings: TransactionSettings) => {
       await gate?.enter(connection)
-      const mode = [
-        settings.isolationLevel && `isolation level ${settings.isolationLevel}`,
-        settings.accessMode && settings.accessMode,
-      ].filter(Boolean)
-      await command(connection, mode.length > 0 ? `start transaction ${mode.join(', ')}` : 'begin')
+      await begin(connection as Connection, settings)
     },
     commitTransaction: async (connection) => {
       // PostgreSQL answers COMMIT of a failed transaction with ROLLBACK
-      const result = await command(connection, 'commit')
+      const result = await endWith(connection as Connection, 'commit')
       if (result.rows[0]?.command === 'ROLLBACK') throw new AbortedTransactionError()
     },
-    rollbackTransaction: async (connection) => {
-      try {
-        await command(connection, 'rollback')
-      } catch (error) {
-        ;(connection as Connection).session.broken = true
-        throw error
-      }
-    },
+    rollbackTransaction: (connection) => rollback(connection as Connection),
     destroy: () => source.close(),
   }
 }
 
-function createRunner(options: DriverOptions, shared: boolean): Runner {
-  const names = new Map<string, string>()
-  const statementName = (text: string): string | undefined => {
-    const known = names.get(text)
-    if (known !== undefined || names.size >= MAX_PREPARED) return known
-    const name = `tb_${hash('sha256', text, 'hex').slice(0, 24)}`
-    names.set(text, name)
-    return name
+async function begin(connection: Connection, settings: TransactionSettings): Promise<void> {
+  const mode = [
+    settings.isolationLevel && `isolation level ${settings.isolationLevel}`,
+    settings.accessMode && settings.accessMode,
+  ].filter(Boolean)
+  const text = mode.length > 0 ? `start transaction ${mode.join(', ')}` : 'begin'
+  const { author } = connection
+  if (author === undefined) {
+    await connection.executeQuery(Compiled.raw(text))
+    return
   }
-  return async (session, query) => {
+  author.open = true
+  const identify = Compiled.raw(SET_IDENTITY, identityValues(author.identity))
+  try {
+    // one behind the other, without waiting for the first
+    await Promise.all([connection.executeQuery(Compiled.raw(text)), connection.executeQuery(identify)])
+  } catch (error) {
+    // Kysely takes a transaction that did not begin for none
+    await rollback(connection).catch(() => {})
+    throw error
+  }
+}
+
+async function endWith(connection: Connection, command: 'commit' | 'rollback') {
+  const result = await connection.executeQuery<{ command?: string }>(Compiled.raw(command))
+  if (connection.author !== undefined) connection.author.open = false
+  return result
+}
+
+async function rollback(connection: Connection): Promise<void> {
+  try {
+    await endWith(connection, 'rollback')
+  } catch (error) {
+    connection.session.broken = true
+    throw error
+  }
+}
+
+function createRunner(options: DriverOptions, shared: boolean): Runner {
+  const names = { system: createNames('tb'), user: createNames('tu') }
+  const identityName = options.preparedStatements ? names.user(SET_IDENTITY) : undefined
+  const queryAs = createQueryAs(identityName)
+  return async (session, query, author) => {
+    // a plan is made for one role: under the same name it would be made anew whenever the role changes
+    const statementName = author === undefined ? names.system : names.user
     const started = performance.now()
     const limit = startLimit(session, query, options.queryTimeoutMs)
     // statements without parameters are commands and migrations, which may be several in one text
     const name =
       options.preparedStatements && query.parameters.length > 0 ? statementName(query.sql) : undefined
     try {
-      const result = await session.client.query({
-        name,
-        text: query.sql,
-        values: query.parameters as unknown[],
-      })
-      return toResult(result)
+      const statement = { name, text: query.sql, values: query.parameters as unknown[] }
+      const sent =
+        author === undefined || author.open
+          ? session.client.query(statement)
+          : queryAs(session.client, author.identity, statement)
+      return toResult(await sent)
     } catch (error) {
       // another connection may lead to the new primary; the embedded store has but one
       if (endsSession(error) || (!shared && isReadOnly(error))) session.broken = true
@@ -181,6 +231,18 @@ function createRunner(options: DriverOptions, shared: boolean): Runner {
       if (ms > options.slowQueryMs && !isMigration(query))
         options.log.warn({ query: queryName(query.sql), ms: Math.round(ms) }, 'slow query')
     }
+  }
+}
+
+/** Names for statements, one a text, for the first {@link MAX_PREPARED}. */
+function createNames(prefix: string): (text: string) => string | undefined {
+  const names = new Map<string, string>()
+  return (text) => {
+    const known = names.get(text)
+    if (known !== undefined || names.size >= MAX_PREPARED) return known
+    const name = `${prefix}_${hash('sha256', text, 'hex').slice(0, 24)}`
+    names.set(text, name)
+    return name
   }
 }
 

@@ -10,7 +10,15 @@ export type AppendQueue = ((call: AppendCall) => Promise<AppendOutcome[]>) & {
   all(calls: AppendCall[]): Promise<AppendOutcome[]>[]
 }
 
-export type AppendBatch = (rows: AppendRow[]) => Promise<AppendOutcome[]>
+/** Stores rows in one statement. `userId` is whose they are, and one of several users' unless the queue keeps users apart. */
+export type AppendBatch = (rows: AppendRow[], userId: string) => Promise<AppendOutcome[]>
+
+export type AppendQueueOptions = {
+  /** How many statements may be under way at the same time. */
+  lanes: number
+  /** Whether a statement holds the rows of one user only. */
+  apart: boolean
+}
 
 type Waiting = {
   call: AppendCall
@@ -28,7 +36,7 @@ export const MAX_CHARS = 4_000_000
  * statements are under way, others gather and leave together. Each caller gets its own outcomes or its own error:
  * when a shared statement fails for a reason that may be one caller's, each is tried alone.
  */
-export function createAppendQueue(append: AppendBatch, lanes: number): AppendQueue {
+export function createAppendQueue(append: AppendBatch, { lanes, apart }: AppendQueueOptions): AppendQueue {
   let waiting: Waiting[] = []
   let running = 0
   // the statements of one thread wait for each other in the database anyway: let them gather here instead
@@ -60,8 +68,10 @@ export function createAppendQueue(append: AppendBatch, lanes: number): AppendQue
     for (const item of waiting) {
       const size = item.call.rows.length
       const length = charsOf(item.call.rows)
-      const fits = batch.length === 0 || (rows + size <= MAX_ROWS && chars + length <= MAX_CHARS)
-      if (!fits || held.has(item.thread) || !claimKeys(item, keys)) {
+      const first = batch[0]
+      const fits = first === undefined || (rows + size <= MAX_ROWS && chars + length <= MAX_CHARS)
+      const isOthers = apart && first !== undefined && first.call.userId !== item.call.userId
+      if (!fits || isOthers || held.has(item.thread) || !claimKeys(item, keys)) {
         held.add(item.thread)
         left.push(item)
         continue
@@ -117,7 +127,7 @@ async function runBatch(append: AppendBatch, batch: Waiting[]): Promise<void> {
       offset += own.length
       return own
     })
-    const outcomes = await append(rows)
+    const outcomes = await append(rows, batch[0]?.call.userId as string)
     let from = 0
     for (const { call, resolve } of batch) {
       resolve(outcomes.slice(from, from + call.rows.length))

@@ -96,7 +96,7 @@ for (const engine of engines) {
     })
 
     test('one message id many times at once, through two services: one row', async () => {
-      const other = createMessageService(opened.database.db, { lanes: 2 })
+      const other = createMessageService(opened.database, { lanes: 2 })
       for (let round = 0; round < 5; round++) {
         const thread = await newThread()
         const calls = Array.from({ length: 16 }, (_, n) =>
@@ -110,7 +110,7 @@ for (const engine of engines) {
     })
 
     test('one message id with two contents at once: one is stored, the other a conflict', async () => {
-      const other = createMessageService(opened.database.db, { lanes: 2 })
+      const other = createMessageService(opened.database, { lanes: 2 })
       const thread = await newThread()
       const results = await Promise.allSettled([
         messages.append(scope, thread, [user('x', { messageId: 'm' })]),
@@ -128,8 +128,8 @@ for (const engine of engines) {
       const [writers, each] = [64, 5]
       const services = [
         messages,
-        createMessageService(opened.database.db, { lanes: 2 }),
-        createMessageService(opened.database.db, { lanes: 2 }),
+        createMessageService(opened.database, { lanes: 2 }),
+        createMessageService(opened.database, { lanes: 2 }),
       ]
       let writing = true
       const read: number[] = []

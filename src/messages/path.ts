@@ -1,4 +1,4 @@
-import type { Db } from '../db/schema.ts'
+import type { Database } from '../db/database.ts'
 import * as repo from './repo.ts'
 
 /**
@@ -38,7 +38,7 @@ const WINDOW = 500
 const MAX_STRETCHES = 100_000
 
 /** Reads paths. What it learnt of the paths read last is kept, about 10 MB at most. */
-export function createPathReader(db: Db) {
+export function createPathReader(forUser: Database['forUser']) {
   const cache = new Map<string, Known>()
   let held = 0
 
@@ -63,7 +63,7 @@ export function createPathReader(db: Db) {
     // what is behind `after` becomes known
     const know = async (after: number): Promise<void> => {
       if (known.rest <= after) return
-      const turns = await repo.listTurns(db, userId, threadId, { after, last: known.rest })
+      const turns = await repo.listTurns(forUser(userId), userId, threadId, { after, last: known.rest })
       known = extendPath(known, after, turns)
       if (key !== undefined) remember(key, known)
     }
@@ -76,7 +76,7 @@ export function createPathReader(db: Db) {
         const isFull = limit === 0 || page.bytes > repo.MAX_PAGE_BYTES / 2
         const { part, end } = takePart(inside, next, isFull ? 1 : limit)
         const options = { order: range.order, limit: isFull ? 1 : limit }
-        const rows = await repo.listStretches(db, userId, threadId, part, options)
+        const rows = await repo.listStretches(forUser(userId), userId, threadId, part, options)
         next = end
         if (isFull) {
           page.more = rows.messages.length > 0

@@ -1,11 +1,10 @@
-import type { Kysely } from 'kysely'
 import { Type } from 'typebox'
 import { ThreadbaseError } from '../core/errors.ts'
 import { requireUuid } from '../core/ids.ts'
 import { badCursor, decodeCursor, encodeCursor, type Page } from '../core/pages.ts'
 import { type Scope, userOf } from '../core/scope.ts'
 import { parseInput } from '../core/validate.ts'
-import type { Schema } from '../db/schema.ts'
+import type { Database } from '../db/database.ts'
 import { threadNotFound } from '../threads/service.ts'
 import { appendMany, type BulkAppend, type BulkAppended, withTextDate } from './append-many.ts'
 import { createAppendQueue } from './append-queue.ts'
@@ -32,9 +31,14 @@ const NewMessages = Type.Array(NewMessage, { maxItems: MAX_APPEND })
  *
  * @param options.lanes how many append statements may be under way at the same time
  */
-export function createMessageService(db: Kysely<Schema>, options: { lanes: number }) {
-  const enqueue = createAppendQueue((rows) => repo.appendRows(db, rows), options.lanes)
-  const openPath = createPathReader(db)
+export function createMessageService(
+  { forUser, rls }: Pick<Database, 'forUser' | 'rls'>,
+  options: { lanes: number },
+) {
+  // a statement that row level security binds writes the rows of one user
+  const queueOptions = { lanes: options.lanes, apart: rls === 'enforce' }
+  const enqueue = createAppendQueue((rows, userId) => repo.appendRows(forUser(userId), rows), queueOptions)
+  const openPath = createPathReader(forUser)
 
   /** As {@link append}, and for each message whether this call stored it. */
   async function appendOrFind(scope: Scope, threadId: string, input: NewMessage[]): Promise<Appended[]> {
@@ -84,8 +88,9 @@ export function createMessageService(db: Kysely<Schema>, options: { lanes: numbe
 
     /** What tells the messages of some threads that have a `messageId` from others, by thread and `seq`. */
     async listDigests(scope: Scope, threadIds: string[]): Promise<repo.StoredDigest[]> {
+      const userId = userOf(scope)
       const ids = threadIds.map((id) => requireUuid(id, 'thread id'))
-      return ids.length === 0 ? [] : repo.listDigests(db, userOf(scope), ids)
+      return ids.length === 0 ? [] : repo.listDigests(forUser(userId), userId, ids)
     },
 
     /**
@@ -99,7 +104,7 @@ export function createMessageService(db: Kysely<Schema>, options: { lanes: numbe
       const range = readRange(query)
       const rows =
         query.leaf === undefined
-          ? await repo.listMessages(db, userId, thread, range)
+          ? await repo.listMessages(forUser(userId), userId, thread, range)
           : await listPath(userId, thread, query.leaf, range)
       if (rows === undefined) throw threadNotFound(threadId)
       const { messages: items, more } = rows
@@ -124,12 +129,9 @@ export function createMessageService(db: Kysely<Schema>, options: { lanes: numbe
 
     /** Undefined when the thread has no such message. */
     async findMessage(scope: Scope, threadId: string, id: string): Promise<Message | undefined> {
-      return repo.findMessage(
-        db,
-        userOf(scope),
-        requireUuid(threadId, 'thread id'),
-        requireUuid(id, 'message id'),
-      )
+      const userId = userOf(scope)
+      const [thread, uuid] = [requireUuid(threadId, 'thread id'), requireUuid(id, 'message id')]
+      return repo.findMessage(forUser(userId), userId, thread, uuid)
     },
 
     /** @throws not_found */
@@ -139,10 +141,11 @@ export function createMessageService(db: Kysely<Schema>, options: { lanes: numbe
 
     /** Merges meta (a field that is null is removed); the rest of a message never changes. @throws not_found */
     async update(scope: Scope, threadId: string, id: string, input: MessagePatch): Promise<Message> {
+      const userId = userOf(scope)
       const thread = requireUuid(threadId, 'thread id')
       const uuid = requireUuid(id, 'message id')
       const { meta } = parseInput(MessagePatch, input, 'patch')
-      const message = await repo.patchMeta(db, userOf(scope), thread, uuid, meta)
+      const message = await repo.patchMeta(forUser(userId), userId, thread, uuid, meta)
       if (message === undefined) throw messageNotFound(id)
       return message
     },
@@ -155,21 +158,23 @@ export function createMessageService(db: Kysely<Schema>, options: { lanes: numbe
       const userId = userOf(scope)
       const thread = requireUuid(threadId, 'thread id')
       const uuid = requireUuid(id, 'message id')
-      return db.transaction().execute(async (tx) => {
-        if (!(await repo.lockThread(tx, userId, thread))) return false
-        return repo.deleteMessage(tx, userId, thread, uuid)
-      })
+      return forUser(userId)
+        .transaction()
+        .execute(async (tx) => {
+          if (!(await repo.lockThread(tx, userId, thread))) return false
+          return repo.deleteMessage(tx, userId, thread, uuid)
+        })
     },
   }
 
   async function listPath(userId: string, thread: string, leaf: string, range: repo.MessageRange) {
-    const seq = await repo.findSeq(db, userId, thread, leaf)
+    const seq = await repo.findSeq(forUser(userId), userId, thread, leaf)
     if (seq === undefined) throw messageNotFound(leaf)
     return openPath(userId, thread, seq, `${leaf.toLowerCase()} ${userId}`).page(range)
   }
 
   async function requireMessage(userId: string, thread: string, id: string): Promise<Message> {
-    const message = await repo.findMessage(db, userId, thread, id)
+    const message = await repo.findMessage(forUser(userId), userId, thread, id)
     if (message === undefined) throw messageNotFound(id)
     return message
   }

@@ -1,11 +1,10 @@
-import type { Kysely } from 'kysely'
 import { isThreadbaseError, ThreadbaseError } from '../core/errors.ts'
 import { isUuid, newId, requireUuid } from '../core/ids.ts'
 import { digestJson } from '../core/json.ts'
 import { badCursor, decodeCursor, encodeCursor, type Page, toPage } from '../core/pages.ts'
 import { type Scope, userOf } from '../core/scope.ts'
 import { parseInput } from '../core/validate.ts'
-import type { Schema } from '../db/schema.ts'
+import type { Database } from '../db/database.ts'
 import * as repo from './repo.ts'
 import { ForkOptions, NewThread, type Thread, ThreadPatch, ThreadQuery } from './schema.ts'
 
@@ -23,7 +22,7 @@ const FIRST_TIME = new Date(Date.UTC(-4712, 0, 1))
  * Threads of a user. Every function takes the scope first; a thread of another user is `not_found`, like one that
  * does not exist.
  */
-export function createThreadService(db: Kysely<Schema>) {
+export function createThreadService({ forUser }: Pick<Database, 'forUser'>) {
   const found = (thread: Thread | undefined, id: string): Thread => {
     if (thread === undefined) throw threadNotFound(id)
     return thread
@@ -39,11 +38,11 @@ export function createThreadService(db: Kysely<Schema>) {
     const id = body.id?.toLowerCase() ?? newId()
     const { id: _, ...rest } = body
     const digest = body.id === undefined ? null : digestJson(rest)
-    const made = await repo.insertThread(db, userId, { ...rest, id }, digest)
+    const made = await repo.insertThread(forUser(userId), userId, { ...rest, id }, digest)
     if (made !== undefined) return { thread: made, created: true }
     const [thread, known] = await Promise.all([
-      repo.findThread(db, userId, id),
-      repo.findThreadDigest(db, userId, id),
+      repo.findThread(forUser(userId), userId, id),
+      repo.findThreadDigest(forUser(userId), userId, id),
     ])
     if (thread === undefined)
       throw new ThreadbaseError('conflict', `thread ${id} was deleted at the same moment`, { threadId: id })
@@ -57,7 +56,8 @@ export function createThreadService(db: Kysely<Schema>) {
 
   /** Undefined when the user has no such thread. @throws invalid_input for an id that is not a UUID. */
   async function findThread(scope: Scope, id: string): Promise<Thread | undefined> {
-    return repo.findThread(db, userOf(scope), requireUuid(id, 'thread id'))
+    const userId = userOf(scope)
+    return repo.findThread(forUser(userId), userId, requireUuid(id, 'thread id'))
   }
 
   async function mark(
@@ -66,14 +66,15 @@ export function createThreadService(db: Kysely<Schema>) {
     name: 'archived_at' | 'ended_at',
     on: boolean,
   ): Promise<Thread> {
+    const userId = userOf(scope)
     const uuid = requireUuid(id, 'thread id')
-    return found(await repo.markThread(db, userOf(scope), uuid, name, on), id)
+    return found(await repo.markThread(forUser(userId), userId, uuid, name, on), id)
   }
 
   /** Tries the threads together and, when one of them is refused, each alone. */
   async function insertEach(userId: string, threads: repo.BulkThread[]): Promise<BulkOutcome[]> {
     try {
-      const made = new Set(await repo.insertThreads(db, userId, threads))
+      const made = new Set(await repo.insertThreads(forUser(userId), userId, threads))
       return threads.map(({ id }) => (made.has(id) ? 'created' : 'exists'))
     } catch (error) {
       if (!isThreadbaseError(error, 'invalid_input')) throw error
@@ -101,8 +102,9 @@ export function createThreadService(db: Kysely<Schema>) {
 
     /** Those of the threads that the user has, by id. */
     async findMany(scope: Scope, ids: string[]): Promise<Map<string, Thread>> {
+      const userId = userOf(scope)
       const uuids = ids.map((id) => requireUuid(id, 'thread id'))
-      const threads = uuids.length === 0 ? [] : await repo.findThreads(db, userOf(scope), uuids)
+      const threads = uuids.length === 0 ? [] : await repo.findThreads(forUser(userId), userId, uuids)
       return new Map(threads.map((thread) => [thread.id, thread]))
     },
 
@@ -122,18 +124,20 @@ export function createThreadService(db: Kysely<Schema>) {
 
     /** Newest update first, archived ones left out unless asked for. Pages by keyset: 50 a page, 100 at most. */
     async list(scope: Scope, input: ThreadQuery = {}): Promise<Page<Thread>> {
+      const userId = userOf(scope)
       const query = parseInput(ThreadQuery, input, 'query') as ThreadQuery
       const limit = query.limit ?? 50
       const after = query.cursor === undefined ? undefined : readCursor(query.cursor)
-      const rows = await repo.listThreads(db, userOf(scope), { ...query, limit: limit + 1, after })
+      const rows = await repo.listThreads(forUser(userId), userId, { ...query, limit: limit + 1, after })
       return toPage(rows, limit, (last) => encodeCursor(CURSOR, [last.updatedAt.getTime(), last.id]))
     },
 
     /** Sets the title, merges meta (a field that is null is removed). @throws not_found */
     async update(scope: Scope, id: string, input: ThreadPatch): Promise<Thread> {
+      const userId = userOf(scope)
       const uuid = requireUuid(id, 'thread id')
       const patch = parseInput(ThreadPatch, input, 'patch')
-      return found(await repo.updateThread(db, userOf(scope), uuid, patch), id)
+      return found(await repo.updateThread(forUser(userId), userId, uuid, patch), id)
     },
 
     /** Hides the thread from lists; nothing is lost. Again: no change. @throws not_found */
@@ -149,10 +153,12 @@ export function createThreadService(db: Kysely<Schema>) {
     async delete(scope: Scope, id: string): Promise<boolean> {
       const userId = userOf(scope)
       const uuid = requireUuid(id, 'thread id')
-      return db.transaction().execute(async (tx) => {
-        await repo.lockThreadAndForks(tx, userId, uuid)
-        return repo.deleteThread(tx, userId, uuid)
-      })
+      return forUser(userId)
+        .transaction()
+        .execute(async (tx) => {
+          await repo.lockThreadAndForks(tx, userId, uuid)
+          return repo.deleteThread(tx, userId, uuid)
+        })
     },
 
     /**
@@ -160,11 +166,12 @@ export function createThreadService(db: Kysely<Schema>) {
      * database. @throws not_found; invalid_input when the thread has not reached `at`
      */
     async fork(scope: Scope, id: string, input: ForkOptions = {}): Promise<Thread> {
+      const userId = userOf(scope)
       const uuid = requireUuid(id, 'thread id')
       const { at } = parseInput(ForkOptions, input, 'fork')
-      const fork = await repo.forkThread(db, userOf(scope), uuid, newId(), at)
+      const fork = await repo.forkThread(forUser(userId), userId, uuid, newId(), at)
       if (fork !== undefined) return fork
-      const { lastSeq } = found(await repo.findThread(db, userOf(scope), uuid), id)
+      const { lastSeq } = found(await repo.findThread(forUser(userId), userId, uuid), id)
       throw new ThreadbaseError('invalid_input', `at is ${at}, but the thread's last seq is ${lastSeq}`, {
         at,
         lastSeq,

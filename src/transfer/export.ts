@@ -56,7 +56,7 @@ export async function* exportText(
 }
 
 async function* threadsOf(
-  { db, threads }: Slices,
+  { forUser, threads }: Slices,
   scope: Scope,
   threadId: string | undefined,
 ): AsyncGenerator<Thread> {
@@ -64,7 +64,7 @@ async function* threadsOf(
     yield await threads.getThread(scope, threadId)
     return
   }
-  for await (const ids of idsByAge({ db }, scope)) {
+  for await (const ids of idsByAge({ forUser }, scope)) {
     const found = await threads.findMany(scope, ids)
     for (const id of ids) {
       const thread = found.get(id)
@@ -78,10 +78,10 @@ async function* threadsOf(
 const KEY_PAGE = 10_000
 const GROUP = 50
 
-async function* idsByAge({ db }: Pick<Slices, 'db'>, { userId }: Scope): AsyncGenerator<string[]> {
+async function* idsByAge({ forUser }: Pick<Slices, 'forUser'>, { userId }: Scope): AsyncGenerator<string[]> {
   let after: AgeKey | undefined
   for (;;) {
-    const keys = await listThreadKeys(db, userId, KEY_PAGE, after)
+    const keys = await listThreadKeys(forUser(userId), userId, KEY_PAGE, after)
     for (let i = 0; i < keys.length; i += GROUP) yield keys.slice(i, i + GROUP).map(({ id }) => id)
     after = keys.at(-1)
     if (keys.length < KEY_PAGE) return

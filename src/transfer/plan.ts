@@ -1,5 +1,5 @@
 import type { Scope } from '../core/scope.ts'
-import type { Db } from '../db/schema.ts'
+import type { Database } from '../db/database.ts'
 import type { MessageService, StoredDigest } from '../messages/service.ts'
 import type { Thread } from '../threads/schema.ts'
 import type { ThreadService } from '../threads/service.ts'
@@ -9,7 +9,7 @@ import { isImportedMessageId } from './ids.ts'
 import type { Conversation, ImportMark } from './schema.ts'
 import { createMessageWriter, importMarkOf, lineOf } from './to-openai.ts'
 
-export type Slices = { db: Db; threads: ThreadService; messages: MessageService }
+export type Slices = Pick<Database, 'forUser'> & { threads: ThreadService; messages: MessageService }
 
 export type Planned = { conversation: Conversation; thread: Thread | undefined; plan: Plan }
 

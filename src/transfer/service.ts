@@ -1,6 +1,6 @@
 import { ThreadbaseError } from '../core/errors.ts'
 import { type Scope, userOf } from '../core/scope.ts'
-import type { Db } from '../db/schema.ts'
+import type { Database } from '../db/database.ts'
 import type { MessageService } from '../messages/service.ts'
 import type { ThreadService } from '../threads/service.ts'
 import { exportText } from './export.ts'
@@ -20,10 +20,10 @@ export type TransferService = ReturnType<typeof createTransferService>
  * @param options.lanes how many batches an import may have under way at the same time
  */
 export function createTransferService(
-  db: Db,
+  { forUser }: Pick<Database, 'forUser'>,
   { threads, messages, lanes }: { threads: ThreadService; messages: MessageService; lanes: number },
 ) {
-  const slices = { db, threads, messages }
+  const slices = { forUser, threads, messages }
   return {
     /**
      * Imports chat JSON Lines (the OpenAI fine-tuning shape) or ChatGPT's conversations.json, plain or gzip, from any
