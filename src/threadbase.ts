@@ -3,6 +3,7 @@ import type { ConfigDefaults } from './configs/schema.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
 import { type Logger, silentLog } from './core/log.ts'
 import type { Database } from './db/database.ts'
+import type { StatementTrace } from './db/driver.ts'
 import { requireMigrated, upgrade } from './db/migrate.ts'
 import { loadMigrations } from './db/migrations.ts'
 import { openPglite } from './db/pglite.ts'
@@ -50,8 +51,12 @@ export async function openThreadbase(options: ThreadbaseOptions = {}): Promise<T
 }
 
 /** As {@link openThreadbase}, from a configuration that is parsed already. */
-export async function openConfigured(config: Config, log: Logger): Promise<Threadbase> {
-  const database = await openDatabase(config, log)
+export async function openConfigured(
+  config: Config,
+  log: Logger,
+  trace?: StatementTrace,
+): Promise<Threadbase> {
+  const database = await openDatabase(config, log, trace)
   try {
     const migrations = await loadMigrations()
     if (config.migrateAtStart) {
@@ -69,8 +74,8 @@ export async function openConfigured(config: Config, log: Logger): Promise<Threa
 }
 
 /** The database of a configuration, as it is: not migrated. */
-export function openDatabase(config: Config, log: Logger): Promise<Database> {
-  const common = { schema: config.databaseSchema, log }
+export function openDatabase(config: Config, log: Logger, trace?: StatementTrace): Promise<Database> {
+  const common = { schema: config.databaseSchema, log, trace }
   if (config.databaseUrl === undefined) return openPglite({ ...common, dataDir: config.dataDir })
   const { databaseUrl: url, poolSize, maxOverflow, idleTimeoutS, startTimeoutS } = config
   const { queryTimeoutS, preparedStatements } = config

@@ -1,7 +1,7 @@
 import { Kysely, sql } from 'kysely'
 import { ThreadbaseError } from '../core/errors.ts'
 import type { Logger } from '../core/log.ts'
-import { createDialect, type DriverOptions, type SessionSource } from './driver.ts'
+import { createDialect, type DriverOptions, type SessionSource, type StatementTrace } from './driver.ts'
 import type { Schema } from './schema.ts'
 import { schemaPlugin } from './schema-plugin.ts'
 
@@ -33,6 +33,8 @@ export type CommonOptions = {
   log: Logger
   /** Default 1000. Slower queries are logged with their name, never their parameters. */
   slowQueryMs?: number
+  /** Told of every statement, for traces. Default: nobody is. */
+  trace?: StatementTrace
 }
 
 export const DEFAULT_SCHEMA = 'threadbase'
@@ -57,6 +59,7 @@ export function createDatabase(
     preparedStatements: options.preparedStatements,
     queryTimeoutMs: options.queryTimeoutMs,
     slowQueryMs: options.slowQueryMs ?? 1_000,
+    trace: options.trace,
   })
   const db = new Kysely<Schema>({ dialect, plugins: [schemaPlugin(schema)] })
   return {

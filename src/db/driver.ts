@@ -37,7 +37,11 @@ export type DriverOptions = {
   slowQueryMs: number
   /** After which a statement without an answer is given up, with its session. Undefined: never. */
   queryTimeoutMs: number | undefined
+  /** Told of every statement by name, before it is sent; what it returns is called when it is over. */
+  trace?: StatementTrace
 }
+
+export type StatementTrace = (name: string) => ((error?: unknown) => void) | undefined
 
 const MAX_PREPARED = 500
 
@@ -161,6 +165,7 @@ function createRunner(options: DriverOptions, shared: boolean): Runner {
   return async (session, query) => {
     const started = performance.now()
     const limit = startLimit(session, query, options.queryTimeoutMs)
+    const end = options.trace?.(queryName(query.sql))
     // statements without parameters are commands and migrations, which may be several in one text
     const name =
       options.preparedStatements && query.parameters.length > 0 ? statementName(query.sql) : undefined
@@ -170,8 +175,10 @@ function createRunner(options: DriverOptions, shared: boolean): Runner {
         text: query.sql,
         values: query.parameters as unknown[],
       })
+      end?.()
       return toResult(result)
     } catch (error) {
+      end?.(error)
       // another connection may lead to the new primary; the embedded store has but one
       if (endsSession(error) || (!shared && isReadOnly(error))) session.broken = true
       throw limit.passed() ? noAnswer(options.queryTimeoutMs, error) : mapDbError(error, session.broken)

@@ -21,23 +21,26 @@ export function isLoopbackAddress(address: string): boolean {
 
 /**
  * Single-user mode: whoever reaches the loopback address is user `local`. A browser reaches it too, on behalf of any
- * page: a request that names another host (DNS rebinding) or comes from another origin is refused.
+ * page: a request that names another host (DNS rebinding) or comes from another origin is refused, unless the origin is
+ * one of `origins`.
  */
-export function registerSingleUser(app: FastifyInstance): void {
+export function registerSingleUser(app: FastifyInstance, origins: readonly string[] = []): void {
+  const allowed = new Set(origins)
   const scope: Scope = Object.freeze({ userId: LOCAL_USER })
   app.decorateRequest('scope')
   app.addHook('onRequest', async (request) => {
-    refuseForeignPages(request)
+    refuseForeignPages(request, allowed)
     request.scope = scope
   })
 }
 
-function refuseForeignPages({ headers }: FastifyRequest): void {
+function refuseForeignPages({ headers }: FastifyRequest, allowed: ReadonlySet<string>): void {
   if (headers.host !== undefined && !LOOPBACK_HOST.test(headers.host)) {
     throw new ThreadbaseError('forbidden', 'single-user mode answers to localhost only')
   }
   const { origin } = headers
-  if (origin !== undefined && !(URL.canParse(origin) && LOOPBACK_HOST.test(new URL(origin).host))) {
+  if (origin === undefined || allowed.has(origin)) return
+  if (!(URL.canParse(origin) && LOOPBACK_HOST.test(new URL(origin).host))) {
     throw new ThreadbaseError('forbidden', 'single-user mode does not answer to pages of other origins')
   }
 }
