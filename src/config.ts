@@ -1,4 +1,14 @@
 import { ThreadbaseError } from './core/errors.ts'
+import {
+  checkHttpUrl,
+  checkOrigins,
+  checkPairs,
+  checkTrustProxy,
+  readOrigins,
+  readPairs,
+  readTrustProxy,
+  type TrustProxy,
+} from './core/network.ts'
 import { DEFAULT_APP_ROLE, DEFAULT_SCHEMA, type RlsMode } from './db/database.ts'
 import { parseRedisUrl } from './redis/url.ts'
 
@@ -172,12 +182,103 @@ export const VARIABLES = {
     description: 'Largest request body in MB (1,000,000 bytes); a larger one is `too_large`.',
     check: between(0.001, 1_000),
   },
+  CORS_ORIGINS: {
+    name: 'CORS_ORIGINS',
+    kind: 'text',
+    description:
+      'Origins whose pages may call with credentials, such as `https://app.example.com,http://localhost:3000`. `*` is refused. None: no page of another origin.',
+    check: checkOrigins,
+  },
+  TRUST_PROXY: {
+    name: 'TRUST_PROXY',
+    kind: 'text',
+    description:
+      'Proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed: addresses and networks (`10.0.0.0/8,::1`), or how many stand in front of a server that nobody reaches past them. None: the connection alone counts.',
+    check: checkTrustProxy,
+  },
+  HEADER_LIMIT_KB: {
+    name: 'HEADER_LIMIT_KB',
+    kind: 'integer',
+    default: '16',
+    description:
+      'Largest headers of a request in KB (1,000 bytes), its URL included; larger ones are `too_large`.',
+    check: between(4, 1_000),
+  },
+  HEADERS_TIMEOUT_S: {
+    name: 'HEADERS_TIMEOUT_S',
+    kind: 'number',
+    default: '15',
+    description: 'Seconds in which the headers of a request must have come.',
+    check: between(0.1, 3_600),
+  },
+  REQUEST_TIMEOUT_S: {
+    name: 'REQUEST_TIMEOUT_S',
+    kind: 'number',
+    default: '120',
+    description: 'Seconds in which a whole request, body included, must have come.',
+    check: between(0.1, 3_600),
+  },
+  HANDLER_TIMEOUT_S: {
+    name: 'HANDLER_TIMEOUT_S',
+    kind: 'number',
+    default: '180',
+    description:
+      'Seconds after which a request without an answer is `unavailable`, from its headers on; streams have no limit.',
+    check: between(0.1, 86_400),
+  },
+  KEEP_ALIVE_TIMEOUT_S: {
+    name: 'KEEP_ALIVE_TIMEOUT_S',
+    kind: 'number',
+    default: '75',
+    description:
+      'Seconds that a connection stays open without a request. Longer than that of the proxy in front, which would otherwise meet closed connections.',
+    check: between(0.1, 3_600),
+  },
+  MAX_CONNECTIONS: {
+    name: 'MAX_CONNECTIONS',
+    kind: 'integer',
+    default: '10000',
+    description: 'Connections at the same time; further ones are closed unanswered.',
+    check: between(1, 1_000_000),
+  },
+  MAX_STREAMS_PER_USER: {
+    name: 'MAX_STREAMS_PER_USER',
+    kind: 'integer',
+    default: '20',
+    description: 'Streams (exports) that a user may have open at the same time; one more is `rate_limited`.',
+    check: between(1, 1_000_000),
+  },
   LOG_LEVEL: {
     name: 'LOG_LEVEL',
     kind: 'text',
     default: 'info',
     description: '`trace`, `debug`, `info`, `warn`, `error`, `fatal` or `silent`.',
     check: oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'),
+  },
+  OTEL_EXPORTER_OTLP_ENDPOINT: {
+    name: 'OTEL_EXPORTER_OTLP_ENDPOINT',
+    kind: 'secret',
+    description:
+      'Collector of OpenTelemetry traces (OTLP over HTTP), such as `http://localhost:4318`. None: no traces, at no cost.',
+    check: checkHttpUrl,
+  },
+  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: {
+    name: 'OTEL_EXPORTER_OTLP_TRACES_ENDPOINT',
+    kind: 'secret',
+    description: 'The same as a whole URL, such as `http://localhost:4318/v1/traces`; comes first.',
+    check: checkHttpUrl,
+  },
+  OTEL_EXPORTER_OTLP_HEADERS: {
+    name: 'OTEL_EXPORTER_OTLP_HEADERS',
+    kind: 'secret',
+    description: 'Headers for the collector, as `name=value,name=value`, values URL-encoded.',
+    check: checkPairs,
+  },
+  OTEL_SERVICE_NAME: {
+    name: 'OTEL_SERVICE_NAME',
+    kind: 'text',
+    default: 'threadbase',
+    description: 'What traces call this service.',
   },
   SHUTDOWN_TIMEOUT_S: {
     name: 'SHUTDOWN_TIMEOUT_S',
@@ -236,6 +337,23 @@ export type Config = {
   port: number
   authMode: 'single-user'
   bodyLimitBytes: number
+  corsOrigins: string[]
+  trustProxy: TrustProxy
+  limits: {
+    headerBytes: number
+    headersTimeoutMs: number
+    requestTimeoutMs: number
+    handlerTimeoutMs: number
+    keepAliveTimeoutMs: number
+    connections: number
+    streamsPerUser: number
+  }
+  traces: {
+    /** Where spans go, as a whole URL; undefined: there are none. */
+    url: string | undefined
+    headers: Record<string, string>
+    serviceName: string
+  }
   logLevel: string
   shutdownTimeoutS: number
   defaults: {
@@ -244,6 +362,10 @@ export type Config = {
     systemPrompt: string | null
     contextWindow: number | null
   }
+}
+
+function tracesUrl(traces: string | undefined, base: string | undefined): string | undefined {
+  return traces ?? (base === undefined ? undefined : `${base.replace(/\/+$/, '')}/v1/traces`)
 }
 
 type Environment = Record<string, string | undefined>
@@ -260,6 +382,8 @@ export function parseConfig(env: Environment): Config {
     return value === undefined ? null : Number(value)
   }
   const requiredNumber = (variable: Variable & { default: string }) => Number(required(variable))
+  const milliseconds = (variable: Variable & { default: string }) =>
+    Math.round(requiredNumber(variable) * 1_000)
   const flag = (variable: Variable & { default: string }) => isTrue(required(variable))
   const v = VARIABLES
   const config: Config = {
@@ -281,6 +405,22 @@ export function parseConfig(env: Environment): Config {
     port: requiredNumber(v.PORT),
     authMode: required(v.AUTH_MODE) as 'single-user',
     bodyLimitBytes: Math.round(requiredNumber(v.BODY_LIMIT_MB) * 1_000_000),
+    corsOrigins: readOrigins(text(v.CORS_ORIGINS) ?? ''),
+    trustProxy: readTrustProxy(text(v.TRUST_PROXY)),
+    limits: {
+      headerBytes: requiredNumber(v.HEADER_LIMIT_KB) * 1_000,
+      headersTimeoutMs: milliseconds(v.HEADERS_TIMEOUT_S),
+      requestTimeoutMs: milliseconds(v.REQUEST_TIMEOUT_S),
+      handlerTimeoutMs: milliseconds(v.HANDLER_TIMEOUT_S),
+      keepAliveTimeoutMs: milliseconds(v.KEEP_ALIVE_TIMEOUT_S),
+      connections: requiredNumber(v.MAX_CONNECTIONS),
+      streamsPerUser: requiredNumber(v.MAX_STREAMS_PER_USER),
+    },
+    traces: {
+      url: tracesUrl(text(v.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT), text(v.OTEL_EXPORTER_OTLP_ENDPOINT)),
+      headers: readPairs(text(v.OTEL_EXPORTER_OTLP_HEADERS)),
+      serviceName: required(v.OTEL_SERVICE_NAME),
+    },
     logLevel: required(v.LOG_LEVEL),
     shutdownTimeoutS: requiredNumber(v.SHUTDOWN_TIMEOUT_S),
     defaults: {

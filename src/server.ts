@@ -6,6 +6,7 @@ import { loadMigrations } from './db/migrations.ts'
 import { type AppOptions, buildApp } from './http/app.ts'
 import { isLoopbackAddress } from './http/auth.ts'
 import { openConfigured, type Threadbase } from './threadbase.ts'
+import { openTraces } from './traces.ts'
 
 export type RunningServer = {
   /** Where it listens, such as http://127.0.0.1:4100. */
@@ -28,22 +29,31 @@ export async function startServer(config: Config, log: AppOptions['log']): Promi
       { variable: 'HOST' },
     )
   }
-  const threadbase = await openConfigured(config, log)
+  const { url: tracesUrl } = config.traces
+  const traces =
+    tracesUrl === undefined ? undefined : await openTraces({ ...config.traces, url: tracesUrl }, log)
+  let opened: Threadbase | undefined
   try {
+    const threadbase = await openConfigured(config, log, traces?.beginStatement)
+    opened = threadbase
     const migrations = await loadMigrations()
     const revision = async () => {
       await requireMigrated(threadbase.database, migrations)
       return migrations.at(-1)?.revision ?? 'none'
     }
-    const app = await buildApp({ ...threadbase, revision }, { bodyLimitBytes: config.bodyLimitBytes, log })
+    const { bodyLimitBytes, limits, corsOrigins, trustProxy } = config
+    const options = { bodyLimitBytes, limits, corsOrigins, trustProxy, traces, log }
+    const app = await buildApp({ ...threadbase, revision }, options)
     await listen(app, config)
     const close = async () => {
       await endWithin(app, config.shutdownTimeoutS * 1_000)
       await threadbase.close()
+      await traces?.close()
     }
     return { url: urlOf(app.server.address() as AddressInfo), threadbase, close }
   } catch (error) {
-    await threadbase.close()
+    await opened?.close()
+    await traces?.close()
     throw error
   }
 }

@@ -9,6 +9,7 @@ import type { ConfigDefaults } from './configs/schema.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
 import { type Logger, silentLog } from './core/log.ts'
 import type { Database, RlsMode } from './db/database.ts'
+import type { StatementTrace } from './db/driver.ts'
 import { requireMigrated, upgrade } from './db/migrate.ts'
 import { loadMigrations } from './db/migrations.ts'
 import { openPglite } from './db/pglite.ts'
@@ -68,8 +69,12 @@ export async function openThreadbase(options: ThreadbaseOptions = {}): Promise<T
 }
 
 /** As {@link openThreadbase}, from a configuration that is parsed already. */
-export async function openConfigured(config: Config, log: Logger): Promise<Threadbase> {
-  const database = await openDatabase(config, log)
+export async function openConfigured(
+  config: Config,
+  log: Logger,
+  trace?: StatementTrace,
+): Promise<Threadbase> {
+  const database = await openDatabase(config, log, trace)
   try {
     const migrations = await loadMigrations()
     if (config.migrateAtStart) {
@@ -88,9 +93,9 @@ export async function openConfigured(config: Config, log: Logger): Promise<Threa
 }
 
 /** The database of a configuration, as it is: not migrated. */
-export function openDatabase(config: Config, log: Logger): Promise<Database> {
+export function openDatabase(config: Config, log: Logger, trace?: StatementTrace): Promise<Database> {
   const { databaseSchema: schema, rls, appRole } = config
-  const common = { schema, rls, appRole, log }
+  const common = { schema, rls, appRole, log, trace }
   if (config.databaseUrl === undefined) return openPglite({ ...common, dataDir: config.dataDir })
   const { databaseUrl: url, poolSize, maxOverflow, idleTimeoutS, startTimeoutS } = config
   const { queryTimeoutS, preparedStatements } = config

@@ -30,6 +30,7 @@ const LEVELS: Record<string, number> = {
   redis: 0.5,
   ...Object.fromEntries(PORTS.map((port) => [port, 1])),
   'config.ts': 2,
+  'traces.ts': 2,
   ...Object.fromEntries(SLICES.map((slice) => [slice, 2])),
   http: 3,
   'threadbase.ts': 3,
@@ -44,6 +45,8 @@ const DRIVERS: [driver: RegExp, adapters: RegExp][] = [
   [/^@electric-sql\//, /^db\/pglite-worker\.ts$/],
   [/^@aws-sdk\//, /^blobs\/s3\.ts$/],
   [/^(io)?redis$/, /^redis\/client\.ts$/],
+  [/^@opentelemetry\//, /^traces\.ts$/],
+  [/^prom-client$/, /^http\/(process-)?metrics\.ts$/],
 ]
 const ENTRY_POINTS = /^(index|server|cli\/main)\.ts$/
 const SQL =

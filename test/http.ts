@@ -3,7 +3,7 @@ import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect } from 'vitest'
 import { requireMigrated } from '../src/db/migrate.ts'
 import { loadMigrations } from '../src/db/migrations.ts'
-import { buildApp } from '../src/http/app.ts'
+import { type AppOptions, buildApp } from '../src/http/app.ts'
 import { type Engine, engines, type OpenOptions, type TestDatabase } from './harness.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: what a server answers is checked by the tests themselves
@@ -28,7 +28,7 @@ export type Api = {
   newThread(body?: object): Promise<string>
 }
 
-export type ApiOptions = OpenOptions & { bodyLimitBytes?: number }
+export type ApiOptions = OpenOptions & Partial<AppOptions>
 
 /** A suite on the HTTP API of each engine that is there; the store is opened once for the suite. */
 export function describeApi(
@@ -61,7 +61,7 @@ export async function openApi(engine: Engine, options: ApiOptions = {}): Promise
     return migrations.at(-1)?.revision ?? 'none'
   }
   const services = { ...opened.tb, revision }
-  const app = await buildApp(services, { bodyLimitBytes: options.bodyLimitBytes ?? 1_000_000, log })
+  const app = await buildApp(services, { bodyLimitBytes: 1_000_000, ...options, log })
   const call: Api['call'] = async (method, url, body, headers = {}) => {
     const json = body === undefined ? {} : { 'content-type': 'application/json' }
     const answer = await app.inject({

@@ -55,6 +55,8 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
       NOT_FOUND,
     ],
     delete: [(tb, { thread, message }) => tb.messages.delete(B, thread, message), false],
+    // of the process: numbers alone
+    queueStats: [async (tb) => tb.messages.queueStats(), { waiting: 0, running: 0 }],
   },
   transfer: {
     export: [(tb, { thread }) => collect(tb.transfer.export(B, { threadId: thread })), NOT_FOUND],

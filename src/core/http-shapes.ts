@@ -44,8 +44,11 @@ type RouteSchema = {
   params?: TSchema
   querystring?: TSchema
   body?: TSchema
-  response: Record<number, TSchema>
+  response: Record<number, TSchema | Media>
 }
+
+/** An answer that is not JSON, by media type. */
+type Media = { description: string; content: Record<string, { schema: TSchema }> }
 
 const NoQuery = Type.Object({}, closed)
 

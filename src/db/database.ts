@@ -1,7 +1,7 @@
 import { Kysely, sql } from 'kysely'
 import { ThreadbaseError } from '../core/errors.ts'
 import type { Logger } from '../core/log.ts'
-import { createDialects, type DriverOptions, type SessionSource } from './driver.ts'
+import { createDialects, type DriverOptions, type SessionSource, type StatementTrace } from './driver.ts'
 import type { Schema } from './schema.ts'
 import { schemaPlugin } from './schema-plugin.ts'
 
@@ -48,6 +48,8 @@ export type CommonOptions = {
   rls?: RlsMode
   /** That role. Default `threadbase_app`. */
   appRole?: string
+  /** Told of every statement, for traces. Default: nobody is. */
+  trace?: StatementTrace
 }
 
 export const DEFAULT_SCHEMA = 'threadbase'
@@ -78,6 +80,7 @@ export function createDatabase(
     queryTimeoutMs: options.queryTimeoutMs,
     slowQueryMs: options.slowQueryMs ?? 1_000,
     appRole: rls === 'enforce' ? appRole : undefined,
+    trace: options.trace,
   })
   const plugins = [schemaPlugin(schema)]
   const handleOf = (userId?: string) => new Kysely<Schema>({ dialect: dialectOf(userId), plugins })

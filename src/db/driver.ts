@@ -40,7 +40,11 @@ export type DriverOptions = {
   queryTimeoutMs: number | undefined
   /** The role under which users' statements run. Undefined: the one that connected. */
   appRole: string | undefined
+  /** Told of every statement by name, before it is sent; what it returns is called when it is over. */
+  trace?: StatementTrace
 }
+
+export type StatementTrace = (name: string) => ((error?: unknown) => void) | undefined
 
 const MAX_PREPARED = 500
 
@@ -211,6 +215,7 @@ function createRunner(options: DriverOptions, shared: boolean): Runner {
     const statementName = author === undefined ? names.system : names.user
     const started = performance.now()
     const limit = startLimit(session, query, options.queryTimeoutMs)
+    const end = options.trace?.(queryName(query.sql))
     // statements without parameters are commands and migrations, which may be several in one text
     const name =
       options.preparedStatements && query.parameters.length > 0 ? statementName(query.sql) : undefined
@@ -220,8 +225,11 @@ function createRunner(options: DriverOptions, shared: boolean): Runner {
         author === undefined || author.open
           ? session.client.query(statement)
           : queryAs(session.client, author.identity, statement)
-      return toResult(await sent)
+      const result = await sent
+      end?.()
+      return toResult(result)
     } catch (error) {
+      end?.(error)
       // another connection may lead to the new primary; the embedded store has but one
       if (endsSession(error) || (!shared && isReadOnly(error))) session.broken = true
       throw limit.passed() ? noAnswer(options.queryTimeoutMs, error) : mapDbError(error, session.broken)

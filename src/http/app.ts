@@ -1,43 +1,67 @@
-import type { Socket } from 'node:net'
 import fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify'
 import { configRoutes } from '../configs/routes.ts'
 import type { ConfigService } from '../configs/service.ts'
 import { newId } from '../core/ids.ts'
+import type { TrustProxy } from '../core/network.ts'
 import type { Database } from '../db/database.ts'
 import { messageRoutes } from '../messages/routes.ts'
 import type { MessageService } from '../messages/service.ts'
 import { threadRoutes } from '../threads/routes.ts'
 import type { ThreadService } from '../threads/service.ts'
+import type { Traces } from '../traces.ts'
+import { transferRoutes } from '../transfer/routes.ts'
+import type { TransferService } from '../transfer/service.ts'
 import { registerSingleUser } from './auth.ts'
 import { registerJson } from './body.ts'
-import { ErrorBody, errorBody, routeNotFound, sendError } from './errors.ts'
+import { registerCors } from './cors.ts'
+import { ErrorBody, routeNotFound, sendError } from './errors.ts'
+import { securityHeaders } from './headers.ts'
 import { healthRoutes } from './health.ts'
+import { DEFAULT_LIMITS, type Limits, limitConnections, serverOptions, trustProxyOf } from './limits.ts'
+import { type CacheStats, metricsRoute, registerMetrics } from './metrics.ts'
 import { registerOpenApi } from './openapi.ts'
+import { registerStreams } from './streams.ts'
+import { registerTraces } from './traces.ts'
 import { registerValidation } from './validation.ts'
 
 export type AppServices = {
   threads: ThreadService
   messages: MessageService
   configs: ConfigService
+  transfer: TransferService
   database: Database
   /** The schema's revision when it is complete; throws `unavailable` otherwise. */
   revision(): Promise<string>
 }
 
-export type AppOptions = { bodyLimitBytes: number; log: FastifyBaseLogger }
+export type AppOptions = {
+  bodyLimitBytes: number
+  log: FastifyBaseLogger
+  /** Those that are not given are {@link DEFAULT_LIMITS}. */
+  limits?: Partial<Limits>
+  /** Whose pages may call from other origins. Default: none. */
+  corsOrigins?: readonly string[]
+  /** Default: the connection's own address and protocol count. */
+  trustProxy?: TrustProxy
+  /** Spans of requests; without it there are none. */
+  traces?: Traces
+  cacheStats?: () => CacheStats
+}
 
-const REQUEST_TIMEOUT_MS = 120_000
 const REQUEST_ID = /^[\w.:-]{1,100}$/
 
 /** The HTTP API on the services; `listen` or `inject` it. Closing it lets requests in flight finish. */
 export async function buildApp(services: AppServices, options: AppOptions): Promise<FastifyInstance> {
+  const limits = { ...DEFAULT_LIMITS, ...options.limits }
+  const corsOrigins = options.corsOrigins ?? []
+  const setHeaders = securityHeaders({ crossOrigin: corsOrigins.length > 0 })
   const app: FastifyInstance = fastify({
+    ...serverOptions(limits),
+    trustProxy: trustProxyOf(options.trustProxy ?? false),
     loggerInstance: options.log,
     // one line a request, from the hook below
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: options.bodyLimitBytes,
-    requestTimeout: REQUEST_TIMEOUT_MS,
-    routerOptions: { maxParamLength: 500 },
     requestIdHeader: false,
     // what came in on an open connection before it closes is answered like the rest
     return503OnClosing: false,
@@ -45,9 +69,12 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
       const given = headers['x-request-id']
       return typeof given === 'string' && REQUEST_ID.test(given) ? given : newId()
     },
-    clientErrorHandler: answerBrokenRequest,
-    frameworkErrors: (error, request, reply) => void sendError(error, request, reply),
+    frameworkErrors: (error, request, reply) => {
+      setHeaders(request, reply)
+      void sendError(error, request, reply)
+    },
   })
+  limitConnections(app, limits.connections)
   app.setErrorHandler((error, request, reply) => sendError(error, request, reply))
   app.setNotFoundHandler((request, reply) => sendError(routeNotFound(request), request, reply))
   registerJson(app)
@@ -55,6 +82,7 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   app.addSchema(ErrorBody)
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id)
+    setHeaders(request, reply)
   })
   app.addHook('onResponse', async (request, reply) => {
     const ms = Math.round(reply.elapsedTime)
@@ -64,12 +92,18 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
     )
   })
   closeFinishedConnections(app)
-  registerSingleUser(app)
+  const streams = registerStreams(app, limits.streamsPerUser)
+  const metrics = registerMetrics(app, { ...services, streams, cacheStats: options.cacheStats })
+  if (options.traces !== undefined) registerTraces(app, options.traces)
+  await registerCors(app, corsOrigins)
+  registerSingleUser(app, corsOrigins)
   await registerOpenApi(app)
   healthRoutes(app, services.database, services.revision)
   threadRoutes(app, services.threads)
   messageRoutes(app, services.messages)
   configRoutes(app, services.configs)
+  transferRoutes(app, services.transfer)
+  metricsRoute(app, metrics)
   return app
 }
 
@@ -85,25 +119,4 @@ function closeFinishedConnections(app: FastifyInstance): void {
   app.addHook('onSend', async (_request, reply) => {
     if (closing) reply.header('connection', 'close')
   })
-}
-
-/** For what is not even HTTP: there is no request to answer through. */
-function answerBrokenRequest(error: Error & { code?: string }, socket: Socket): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) return
-  const tooLarge = error.code === 'HPE_HEADER_OVERFLOW'
-  const late = error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-  const status = tooLarge
-    ? '431 Request Header Fields Too Large'
-    : late
-      ? '408 Request Timeout'
-      : '400 Bad Request'
-  const message = tooLarge
-    ? 'the headers are too large'
-    : late
-      ? 'the request took too long'
-      : 'this is not HTTP'
-  const body = JSON.stringify(errorBody(tooLarge ? 'too_large' : 'invalid_input', message, newId()))
-  socket.end(
-    `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
-  )
 }

@@ -94,7 +94,8 @@ function readProxyUser({ raw }: FastifyRequest, secret: string | undefined): str
 
 /**
  * Single-user mode: whoever reaches the loopback address is user `local`. A browser reaches it too, on behalf of any
- * page: a request that names another host (DNS rebinding) or comes from another origin is refused.
+ * page: a request that names another host (DNS rebinding) or comes from another origin is refused, unless the origin is
+ * one of `origins`.
  */
 function refuseForeignPages({ headers }: FastifyRequest, allowed: ReadonlySet<string>): void {
   if (headers.host !== undefined && !isLoopbackHost(headers.host)) {

@@ -68,6 +68,11 @@ function toThreadbaseError(error: unknown, request: FastifyRequest): ThreadbaseE
         'invalid_input',
         'send the body as JSON, with content-type: application/json',
       )
+    case 'FST_ERR_HANDLER_TIMEOUT':
+      return new ThreadbaseError(
+        'unavailable',
+        `there was no answer within ${request.routeOptions.handlerTimeout / 1_000} s; whether a change was made is not known`,
+      )
     default:
       // Fastify's own refusals of a request: a bad URL, a content-length that does not fit, …
       if (

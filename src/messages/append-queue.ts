@@ -8,7 +8,11 @@ export type AppendCall = { userId: string; threadId: string; rows: Omit<AppendRo
 /** Appends one call; `all` puts many in the queue at once, so that the first does not leave alone. */
 export type AppendQueue = ((call: AppendCall) => Promise<AppendOutcome[]>) & {
   all(calls: AppendCall[]): Promise<AppendOutcome[]>[]
+  stats(): QueueStats
 }
+
+/** Calls that wait for a statement, and statements under way. */
+export type QueueStats = { waiting: number; running: number }
 
 /** Stores rows in one statement. `userId` is whose they are, and one of several users' unless the queue keeps users apart. */
 export type AppendBatch = (rows: AppendRow[], userId: string) => Promise<AppendOutcome[]>
@@ -94,7 +98,8 @@ export function createAppendQueue(append: AppendBatch, { lanes, apart }: AppendQ
     start()
     return results
   }
-  return Object.assign((call: AppendCall) => all([call])[0] as Promise<AppendOutcome[]>, { all })
+  const stats = () => ({ waiting: waiting.length, running })
+  return Object.assign((call: AppendCall) => all([call])[0] as Promise<AppendOutcome[]>, { all, stats })
 }
 
 /**

@@ -7,7 +7,7 @@ import { parseInput } from '../core/validate.ts'
 import type { Database } from '../db/database.ts'
 import { threadNotFound } from '../threads/service.ts'
 import { appendMany, type BulkAppend, type BulkAppended, withTextDate } from './append-many.ts'
-import { createAppendQueue } from './append-queue.ts'
+import { createAppendQueue, type QueueStats } from './append-queue.ts'
 import { createPathReader } from './path.ts'
 import { type Prepared, prepareCall, requireAccepted, toStored } from './prepare.ts'
 import * as repo from './repo.ts'
@@ -164,6 +164,11 @@ export function createMessageService(
           if (!(await repo.lockThread(tx, userId, thread))) return false
           return repo.deleteMessage(tx, userId, thread, uuid)
         })
+    },
+
+    /** Appends of all users that wait for a statement of this process, and append statements under way. */
+    queueStats(): QueueStats {
+      return enqueue.stats()
     },
   }
 
