@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url'
 import type { Command } from 'commander'
 import { pino } from 'pino'
 import { type CliStreams, createProgram } from '../src/cli/run.ts'
-import { VARIABLES, type Variable } from '../src/config.ts'
+import { VARIABLES, type Variable } from '../src/config-variables.ts'
 import { buildApp } from '../src/http/app.ts'
 
 const src = fileURLToPath(new URL('../src/', import.meta.url))
@@ -85,7 +85,11 @@ async function httpPage(): Promise<string> {
     throw new Error('the reference is made without services')
   }
   const services = new Proxy({}, { get: () => new Proxy({}, { get: () => absent }) })
-  const app = await buildApp(services as never, { bodyLimitBytes: 1, log: pino({ level: 'silent' }) })
+  const app = await buildApp(services as never, {
+    bodyLimitBytes: 1,
+    log: pino({ level: 'silent' }),
+    auth: { mode: 'accounts', registration: true, proxySecret: undefined },
+  })
   await app.ready()
   const { paths = {} } = app.swagger() as { paths?: Record<string, Record<string, Operation>> }
   await app.close()

@@ -4,7 +4,7 @@ import { ThreadbaseError } from './core/errors.ts'
 import { requireMigrated } from './db/migrate.ts'
 import { loadMigrations } from './db/migrations.ts'
 import { type AppOptions, buildApp } from './http/app.ts'
-import { isLoopbackAddress } from './http/auth.ts'
+import { isLoopbackAddress } from './http/hosts.ts'
 import { openConfigured, type Threadbase } from './threadbase.ts'
 import { openTraces } from './traces.ts'
 
@@ -22,7 +22,7 @@ export type RunningServer = {
  *   conflict when the port is taken
  */
 export async function startServer(config: Config, log: AppOptions['log']): Promise<RunningServer> {
-  if (!isLoopbackAddress(config.host)) {
+  if (config.auth.mode === 'single-user' && !isLoopbackAddress(config.host)) {
     throw new ThreadbaseError(
       'invalid_input',
       `HOST is ${config.host}, but single-user mode has no sign-in and listens on loopback only (127.0.0.1, ::1 or localhost)`,
@@ -41,9 +41,7 @@ export async function startServer(config: Config, log: AppOptions['log']): Promi
       await requireMigrated(threadbase.database, migrations)
       return migrations.at(-1)?.revision ?? 'none'
     }
-    const { bodyLimitBytes, limits, corsOrigins, trustProxy } = config
-    const options = { bodyLimitBytes, limits, corsOrigins, trustProxy, traces, log }
-    const app = await buildApp({ ...threadbase, revision }, options)
+    const app = await buildApp({ ...threadbase, revision }, { ...config, traces, log })
     await listen(app, config)
     const close = async () => {
       await endWithin(app, config.shutdownTimeoutS * 1_000)

@@ -1,7 +1,10 @@
+import { join } from 'node:path'
+import { type AuditService, createAuditService } from './audit/service.ts'
 import type { Bus } from './bus/bus.ts'
 import { createLocalBus } from './bus/local.ts'
 import { openRedisBus } from './bus/redis.ts'
 import type { Cache } from './cache/cache.ts'
+import { createLimiter, type Limiter } from './cache/limiter.ts'
 import { createMemoryCache } from './cache/memory.ts'
 import { openRedisCache } from './cache/redis.ts'
 import { type Config, parseConfig } from './config.ts'
@@ -15,6 +18,12 @@ import { loadMigrations } from './db/migrations.ts'
 import { openPglite } from './db/pglite.ts'
 import { openPostgres } from './db/postgres.ts'
 import { prepareRls } from './db/rls.ts'
+import {
+  type AuthSettings,
+  createIdentityService,
+  type IdentityService,
+  readOrMakeSecret,
+} from './identity/service.ts'
 import { createMessageService, type MessageService } from './messages/service.ts'
 import { createThreadService, type ThreadService } from './threads/service.ts'
 import { createTransferService, type TransferService } from './transfer/service.ts'
@@ -46,12 +55,18 @@ export type Threadbase = AsyncDisposable & {
   readonly configs: ConfigService
   /** Import and export of conversations. */
   readonly transfer: TransferService
+  /** Users, their API keys and sign-ins, and who is behind a credential. */
+  readonly identity: IdentityService
+  /** Who did what to which record. */
+  readonly audit: AuditService
   /** The SQL port below the services. */
   readonly database: Database
   /** The cache port: what may be forgotten, and counters. */
   readonly cache: Cache
   /** The wake-up port: messages between processes. */
   readonly bus: Bus
+  /** Limits on how often something may be done, counted in the cache. */
+  readonly limiter: Limiter
   /** Lets running statements finish, then closes every connection and file. */
   close(): Promise<void>
 }
@@ -85,7 +100,8 @@ export async function openConfigured(
       await requireMigrated(database, migrations)
     }
     await prepareRls(database, { grant: config.migrateAtStart })
-    return createThreadbase(database, config, await openPorts(config, log))
+    const auth = await withSecrets(config, log)
+    return await createThreadbase(database, { ...config, auth, log }, await openPorts(config, log))
   } catch (error) {
     await database.close()
     throw error
@@ -124,26 +140,45 @@ export function openLocalPorts(log: Logger): Ports {
   return { cache: createMemoryCache(), bus: createLocalBus(log) }
 }
 
-/** The services on a database that is open and migrated; it closes what it is given. */
-export function createThreadbase(
+/** Tokens are signed with the secret of the configuration, else with one that the data directory keeps. */
+async function withSecrets({ auth, dataDir, databaseUrl }: Config, log: Logger): Promise<AuthSettings> {
+  if (auth.mode !== 'accounts' || auth.secrets !== undefined) return auth
+  const file = join(dataDir, 'auth.secret')
+  if (databaseUrl !== undefined)
+    log.warn({ file }, 'AUTH_SECRET is not set: other servers will not take the tokens of this one')
+  return { ...auth, secrets: [await readOrMakeSecret(file)] }
+}
+
+export type ServiceOptions = Pick<Config, 'defaults' | 'auth'> & { log: Logger }
+
+/** The services on a database that is open and migrated; closing them closes what they were given. */
+export async function createThreadbase(
   database: Database,
-  { defaults }: Pick<Config, 'defaults'>,
-  { cache, bus }: Ports = openLocalPorts(silentLog),
-): Threadbase {
-  const close = async () => {
-    await Promise.all([bus.close(), cache.close(), database.close()])
-  }
+  { defaults, auth, log }: ServiceOptions,
+  { cache, bus }: Ports,
+): Promise<Threadbase> {
   const { parallelism: lanes } = database
   const threads = createThreadService(database)
   const messages = createMessageService(database, { lanes })
+  const audit = createAuditService(database.db)
+  const limiter = createLimiter(cache, log)
+  const identity = await createIdentityService({ database, cache, bus, limiter, audit, log }, auth)
+  const close = async () => {
+    // what it still has to write needs the database
+    await identity.close()
+    await Promise.all([bus.close(), cache.close(), database.close()])
+  }
   return {
     threads,
     messages,
     transfer: createTransferService(database, { threads, messages, lanes }),
     configs: createConfigService(database, defaults),
+    identity,
+    audit,
     database,
     cache,
     bus,
+    limiter,
     close,
     [Symbol.asyncDispose]: close,
   }

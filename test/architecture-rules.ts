@@ -5,6 +5,7 @@ export type Import = { file: string; line: number; target: string; typeOnly: boo
 
 const SLICES = [
   'identity',
+  'audit',
   'threads',
   'messages',
   'configs',
@@ -29,6 +30,7 @@ const LEVELS: Record<string, number> = {
   // what cache/ and bus/ share of Redis
   redis: 0.5,
   ...Object.fromEntries(PORTS.map((port) => [port, 1])),
+  'config-variables.ts': 1.5,
   'config.ts': 2,
   'traces.ts': 2,
   ...Object.fromEntries(SLICES.map((slice) => [slice, 2])),

@@ -5,9 +5,9 @@ import { upgrade } from '../src/db/migrate.ts'
 import { loadMigrations } from '../src/db/migrations.ts'
 import { openPglite } from '../src/db/pglite.ts'
 import { openPostgres } from '../src/db/postgres.ts'
-import { createThreadbase, type Threadbase } from '../src/threadbase.ts'
+import type { Threadbase } from '../src/threadbase.ts'
 import { runChild } from './child.ts'
-import { makeTempDir, NO_DEFAULTS, recordingLog, templateFile } from './harness.ts'
+import { makeTempDir, openServices, recordingLog, templateFile } from './harness.ts'
 import { type Cluster, clusterAvailable, makeCluster } from './postgres-cluster.ts'
 
 type Stored = { seq: number; messageId: string | null; content: unknown }
@@ -42,7 +42,7 @@ describe.skipIf(!clusterAvailable('PostgreSQL restarted under load'))(
         const { log } = recordingLog()
         const database = await openPostgres({ url: cluster.url, schema: `under_load_${mode}`, log })
         await upgrade(database, await loadMigrations())
-        const tb = createThreadbase(database, { defaults: NO_DEFAULTS })
+        const tb = await openServices(database)
         const { id: thread } = await tb.threads.create(scope)
         const acknowledged = new Map<string, number>()
         const failures: unknown[] = []
@@ -113,7 +113,7 @@ describe('the embedded store', () => {
     expect(acknowledged.size).toBeGreaterThanOrEqual(120)
     const { log } = recordingLog()
     const database = await openPglite({ dataDir, templateFile, log })
-    const tb = createThreadbase(database, { defaults: NO_DEFAULTS })
+    const tb = await openServices(database)
     const stored = await readAll(tb, 'local', threadId)
     const found = new Map(stored.map(({ messageId, seq }) => [messageId, seq]))
     for (const [messageId, seq] of acknowledged) expect(found.get(messageId), messageId).toBe(seq)

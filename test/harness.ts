@@ -5,14 +5,15 @@ import { join } from 'node:path'
 import { sql } from 'kysely'
 import { inject } from 'vitest'
 import type { ConfigDefaults } from '../src/configs/schema.ts'
-import type { Logger } from '../src/core/log.ts'
+import { type Logger, silentLog } from '../src/core/log.ts'
 import type { CommonOptions, Database, RlsMode } from '../src/db/database.ts'
 import { upgrade } from '../src/db/migrate.ts'
 import { loadMigrations, type Migration } from '../src/db/migrations.ts'
 import { openPglite } from '../src/db/pglite.ts'
 import { openPostgres, type PostgresOptions } from '../src/db/postgres.ts'
 import { prepareRls } from '../src/db/rls.ts'
-import { createThreadbase, type Threadbase } from '../src/threadbase.ts'
+import type { AuthSettings } from '../src/identity/service.ts'
+import { createThreadbase, openLocalPorts, type Ports, type Threadbase } from '../src/threadbase.ts'
 
 export type LogRecord = { level: keyof Logger; facts: Record<string, unknown>; message: string }
 
@@ -32,6 +33,10 @@ export type OpenOptions = Partial<Omit<CommonOptions, 'log'>> &
     /** What to apply. Default: all that there are; an empty list leaves the database empty. */
     migrations?: Migration[]
     defaults?: Partial<ConfigDefaults>
+    /** Over {@link TEST_AUTH}. */
+    auth?: Partial<AuthSettings>
+    /** Default: of this process alone. */
+    ports?: Ports
   }
 
 export type Engine = {
@@ -45,6 +50,19 @@ export const NO_DEFAULTS: ConfigDefaults = {
   temperature: null,
   systemPrompt: null,
   contextWindow: null,
+}
+
+/** As in single-user mode, with passwords that are hashed in no time. */
+export const TEST_AUTH: AuthSettings = {
+  mode: 'single-user',
+  secrets: ['only-for-tests-only-for-tests-only-for-tests'],
+  accessTtlS: 3_600,
+  refreshTtlS: 604_800,
+  bcryptCost: 4,
+  registration: false,
+  loginLimits: { perUser: 10, perAddress: 1_000 },
+  external: undefined,
+  proxySecret: undefined,
 }
 
 /** The prepared archive that embedded stores start from, for tests and child processes that open their own. */
@@ -92,7 +110,7 @@ async function openTestPglite(options: OpenOptions = {}): Promise<TestDatabase> 
   const dataDir = await makeTempDir()
   const { log, logged } = recordingLog()
   const database = await openPglite({ rls: testRls, ...options, log, dataDir, templateFile })
-  const tb = await migrated(database, options)
+  const tb = await migrated(database, options, log)
   const close = async () => {
     await tb.close()
     await rm(dataDir, { recursive: true, force: true })
@@ -105,7 +123,7 @@ async function openTestPostgres(options: OpenOptions = {}): Promise<TestDatabase
   const schema = options.schema ?? newSchemaName()
   const { log, logged } = recordingLog()
   const database = await openPostgres({ url: postgresUrl, rls: testRls, ...options, schema, log })
-  const tb = await migrated(database, options)
+  const tb = await migrated(database, options, log)
   const close = async () => {
     await sql`drop schema if exists ${sql.id(schema)} cascade`.execute(database.db)
     await tb.close()
@@ -113,11 +131,25 @@ async function openTestPostgres(options: OpenOptions = {}): Promise<TestDatabase
   return { database, tb, logged, dataDir: undefined, close }
 }
 
-async function migrated(database: Database, { migrations, defaults }: OpenOptions): Promise<Threadbase> {
-  const wanted = migrations ?? (await loadMigrations())
+async function migrated(database: Database, options: OpenOptions, log: Logger): Promise<Threadbase> {
+  const wanted = options.migrations ?? (await loadMigrations())
   if (wanted.length > 0) {
     await upgrade(database, wanted)
     await prepareRls(database, { grant: true })
   }
-  return createThreadbase(database, { defaults: { ...NO_DEFAULTS, ...defaults } })
+  return openServices(database, options, log)
+}
+
+/** The services on a database that a test opened itself. */
+export function openServices(
+  database: Database,
+  { defaults, auth, ports }: Pick<OpenOptions, 'defaults' | 'auth' | 'ports'> = {},
+  log: Logger = silentLog,
+): Promise<Threadbase> {
+  const settings = {
+    defaults: { ...NO_DEFAULTS, ...defaults },
+    auth: { ...TEST_AUTH, ...auth },
+    log,
+  }
+  return createThreadbase(database, settings, ports ?? openLocalPorts(log))
 }

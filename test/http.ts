@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect } from 'vitest'
 import { requireMigrated } from '../src/db/migrate.ts'
 import { loadMigrations } from '../src/db/migrations.ts'
 import { type AppOptions, buildApp } from '../src/http/app.ts'
-import { type Engine, engines, type OpenOptions, type TestDatabase } from './harness.ts'
+import { type Engine, engines, type OpenOptions, TEST_AUTH, type TestDatabase } from './harness.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: what a server answers is checked by the tests themselves
 export type Json = any
@@ -61,7 +61,8 @@ export async function openApi(engine: Engine, options: ApiOptions = {}): Promise
     return migrations.at(-1)?.revision ?? 'none'
   }
   const services = { ...opened.tb, revision }
-  const app = await buildApp(services, { bodyLimitBytes: 1_000_000, ...options, log })
+  const auth = { ...TEST_AUTH, ...options.auth }
+  const app = await buildApp(services, { bodyLimitBytes: 1_000_000, ...options, auth, log })
   const call: Api['call'] = async (method, url, body, headers = {}) => {
     const json = body === undefined ? {} : { 'content-type': 'application/json' }
     const answer = await app.inject({

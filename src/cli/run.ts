@@ -11,6 +11,7 @@ import { exportCommand } from './export.ts'
 import { importCommand } from './import.ts'
 import { createLog } from './log.ts'
 import { serveCommand } from './serve.ts'
+import { usersCommand } from './users.ts'
 
 export type CliStreams = Pick<CliContext, 'env' | 'stdin' | 'stdout' | 'stderr'>
 
@@ -19,9 +20,10 @@ Threadbase is configured by environment variables, above all:
   DATABASE_URL   postgres://… ; without it the embedded store in DATA_DIR is used
   DATA_DIR       directory of the embedded store (default .threadbase)
   HOST, PORT     where to listen (default 127.0.0.1, 4100)
+  AUTH_MODE      who may call: single-user (default), accounts, jwt or proxy
 All of them: docs/configuration.md
 
-Exit codes: 0 done, 1 failed or differences found, 2 bad input, 3 not found, 5 conflict, 7 unavailable.`
+Exit codes: 0 done, 1 failed or differences found, 2 bad input, 3 not found, 4 refused, 5 conflict, 7 unavailable.`
 
 /** The commander program, and what the process should end with once it has run. */
 export function createProgram(streams: CliStreams): { program: Command; exitCode(): number } {
@@ -51,6 +53,7 @@ export function createProgram(streams: CliStreams): { program: Command; exitCode
     })
     .showSuggestionAfterError()
     .addCommand(serveCommand(cli))
+    .addCommand(usersCommand(cli))
     .addCommand(dbCommand(cli))
     .addCommand(importCommand(cli))
     .addCommand(exportCommand(cli))

@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import { ThreadbaseError } from '../core/errors.ts'
+import type { AuthMode } from '../identity/service.ts'
 import { startServer } from '../server.ts'
 import type { Threadbase } from '../threadbase.ts'
 import { VERSION } from '../version.ts'
@@ -20,8 +21,12 @@ export function serveCommand(cli: CliContext): Command {
       if (options.port !== undefined) config.port = parsePort(options.port)
       const log = createLog(config.logLevel, cli.stderr)
       const server = await startServer(config, log)
-      cli.stdout.write(banner(server.url, server.threadbase))
-      log.info({ authMode: config.authMode, url: server.url }, 'listening')
+      const { mode } = config.auth
+      const empty = mode === 'accounts' && !(await server.threadbase.identity.users.hasAccounts())
+      cli.stdout.write(banner(server.url, server.threadbase, { mode, empty }))
+      log.info({ auth_mode: mode, url: server.url }, 'listening')
+      if (empty)
+        log.warn({}, 'there is no user yet: make one with `threadbase users create NAME --superuser`')
       const signal = await nextSignal()
       log.info({ signal }, 'shutting down; again to end at once')
       for (const again of SIGNALS) process.once(again, () => process.exit(1))
@@ -37,18 +42,36 @@ function parsePort(text: string): number {
   return port
 }
 
-function banner(url: string, { database, cache }: Threadbase): string {
+const USERS: Record<AuthMode, string> = {
+  'single-user': 'single-user mode: everything belongs to user local',
+  accounts: 'accounts of this installation; API keys',
+  jwt: 'users of an external provider, by its tokens; API keys',
+  proxy: 'whom the trusted proxy names; API keys',
+}
+
+type Users = { mode: AuthMode /** Nobody can sign in yet. */; empty: boolean }
+
+function banner(url: string, { database, cache }: Threadbase, users: Users): string {
   return `Threadbase ${VERSION} is listening on ${url}
 
   store   ${database.description}
   bytes   none: this version keeps no files yet
   cache   ${cache.description}
-  users   single-user mode: everything belongs to user local
+  users   ${USERS[users.mode]}${users.empty ? '\n          none yet: stop, and run threadbase users create NAME --superuser' : ''}
   docs    ${url}/docs  (OpenAPI: ${url}/openapi.json)
 
 Try it:
-  curl -s ${url}/api/threads -H 'content-type: application/json' -d '{"title": "Hello"}'
+  ${firstCall(url, users.mode)}
 `
+}
+
+function firstCall(url: string, mode: AuthMode): string {
+  if (mode === 'single-user')
+    return `curl -s ${url}/api/threads -H 'content-type: application/json' -d '{"title": "Hello"}'`
+  if (mode === 'accounts') return `curl -s ${url}/api/login -d username=NAME --data-urlencode password=…`
+  const credential =
+    mode === 'jwt' ? "-H 'authorization: Bearer TOKEN'" : "-H 'x-proxy-secret: …' -H 'x-user-id: NAME'"
+  return `curl -s ${url}/api/me ${credential}`
 }
 
 function nextSignal(): Promise<NodeJS.Signals> {

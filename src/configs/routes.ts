@@ -32,6 +32,7 @@ export function configRoutes(app: FastifyInstance, configs: ConfigService): void
   app.get(
     '/api/config/defaults',
     {
+      config: { ofUser: false },
       schema: routeSchema({
         operationId: 'getConfigDefaults',
         tags,

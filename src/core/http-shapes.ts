@@ -28,9 +28,9 @@ export function pageToHttp<T extends object>({ items, nextCursor }: Page<T>) {
 /**
  * Who may call a route. `public`: anybody. `read`, `write`, `ingest`: any user, and an API key with that scope.
  * `account`: what a user does with their own account, and a key with the scope `admin`. `admin`: superusers, and a key of
- * theirs with the scope `admin`.
+ * theirs with the scope `admin`. `metrics`: the same, whoever has METRICS_TOKEN, and anybody in single-user mode.
  */
-export const ACCESS = ['public', 'read', 'write', 'ingest', 'account', 'admin'] as const
+export const ACCESS = ['public', 'read', 'write', 'ingest', 'account', 'admin', 'metrics'] as const
 export type Access = (typeof ACCESS)[number]
 
 type RouteSchema = {

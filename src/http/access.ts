@@ -14,6 +14,10 @@ const READING = new Set(['GET', 'HEAD', 'OPTIONS'])
 /** Pages that show the API to whoever wants to use it. */
 const PUBLIC_PAGES = /^\/(docs(\/|$)|openapi\.json$)/
 
+const OF_SUPERUSERS: ReadonlySet<Access> = new Set(['admin', 'metrics'])
+/** What an API key needs the scope `admin` for. */
+const OF_ACCOUNTS: ReadonlySet<Access> = new Set(['account', 'admin', 'metrics'])
+
 const SECURITY = [{ bearer: [] }, { apiKey: [] }, { cookie: [] }]
 
 /**
@@ -47,10 +51,12 @@ export function accessOf({ routeOptions }: FastifyRequest): Access {
 }
 
 /** @throws forbidden when the user is not a superuser, or the API key lacks the scope */
-export function requireAccess({ isSuperuser, scopes }: Identity, access: Access): void {
-  if (access === 'admin' && !isSuperuser) throw new ThreadbaseError('forbidden', 'this is for superusers')
+export function requireAccess({ isSuperuser, scopes, via }: Identity, access: Access): void {
+  if (access === 'metrics' && via === 'single-user') return
+  if (OF_SUPERUSERS.has(access) && !isSuperuser)
+    throw new ThreadbaseError('forbidden', 'this is for superusers')
   if (scopes === undefined) return
-  const needed = access === 'account' ? 'admin' : access
+  const needed = OF_ACCOUNTS.has(access) ? 'admin' : access
   if (!scopes.includes(needed))
     throw new ThreadbaseError('forbidden', `the API key lacks the scope ${needed}`, { scope: needed })
 }

@@ -1,9 +1,17 @@
+import cookie from '@fastify/cookie'
 import fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify'
+import { auditRoutes } from '../audit/routes.ts'
+import type { AuditService } from '../audit/service.ts'
+import type { Cache } from '../cache/cache.ts'
+import type { Limiter } from '../cache/limiter.ts'
 import { configRoutes } from '../configs/routes.ts'
 import type { ConfigService } from '../configs/service.ts'
 import { newId } from '../core/ids.ts'
 import type { TrustProxy } from '../core/network.ts'
 import type { Database } from '../db/database.ts'
+import { keyRoutes } from '../identity/keys/routes.ts'
+import type { AuthSettings, IdentityService } from '../identity/service.ts'
+import { userRoutes } from '../identity/users/routes.ts'
 import { messageRoutes } from '../messages/routes.ts'
 import type { MessageService } from '../messages/service.ts'
 import { threadRoutes } from '../threads/routes.ts'
@@ -11,15 +19,19 @@ import type { ThreadService } from '../threads/service.ts'
 import type { Traces } from '../traces.ts'
 import { transferRoutes } from '../transfer/routes.ts'
 import type { TransferService } from '../transfer/service.ts'
-import { registerSingleUser } from './auth.ts'
+import { registerAccess } from './access.ts'
+import { mirrorReads } from './admin.ts'
+import { registerAuth } from './auth.ts'
 import { registerJson } from './body.ts'
 import { registerCors } from './cors.ts'
 import { ErrorBody, routeNotFound, sendError } from './errors.ts'
 import { securityHeaders } from './headers.ts'
 import { healthRoutes } from './health.ts'
 import { DEFAULT_LIMITS, type Limits, limitConnections, serverOptions, trustProxyOf } from './limits.ts'
-import { type CacheStats, metricsRoute, registerMetrics } from './metrics.ts'
+import { metricsRoute, registerMetrics } from './metrics.ts'
 import { registerOpenApi } from './openapi.ts'
+import { registerRateLimits } from './rate-limits.ts'
+import { sessionRoutes } from './session-routes.ts'
 import { registerStreams } from './streams.ts'
 import { registerTraces } from './traces.ts'
 import { registerValidation } from './validation.ts'
@@ -29,6 +41,10 @@ export type AppServices = {
   messages: MessageService
   configs: ConfigService
   transfer: TransferService
+  identity: IdentityService
+  audit: AuditService
+  limiter: Limiter
+  cache: Cache
   database: Database
   /** The schema's revision when it is complete; throws `unavailable` otherwise. */
   revision(): Promise<string>
@@ -37,6 +53,10 @@ export type AppServices = {
 export type AppOptions = {
   bodyLimitBytes: number
   log: FastifyBaseLogger
+  auth: Pick<AuthSettings, 'mode' | 'registration' | 'proxySecret'>
+  /** Requests a minute of one user to one endpoint. Default: no limit. */
+  rateLimitPerMinute?: number
+  metricsToken?: string
   /** Those that are not given are {@link DEFAULT_LIMITS}. */
   limits?: Partial<Limits>
   /** Whose pages may call from other origins. Default: none. */
@@ -45,7 +65,6 @@ export type AppOptions = {
   trustProxy?: TrustProxy
   /** Spans of requests; without it there are none. */
   traces?: Traces
-  cacheStats?: () => CacheStats
 }
 
 const REQUEST_ID = /^[\w.:-]{1,100}$/
@@ -54,6 +73,8 @@ const REQUEST_ID = /^[\w.:-]{1,100}$/
 export async function buildApp(services: AppServices, options: AppOptions): Promise<FastifyInstance> {
   const limits = { ...DEFAULT_LIMITS, ...options.limits }
   const corsOrigins = options.corsOrigins ?? []
+  const origins = new Set(corsOrigins)
+  const { identity } = services
   const setHeaders = securityHeaders({ crossOrigin: corsOrigins.length > 0 })
   const app: FastifyInstance = fastify({
     ...serverOptions(limits),
@@ -93,17 +114,26 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   })
   closeFinishedConnections(app)
   const streams = registerStreams(app, limits.streamsPerUser)
-  const metrics = registerMetrics(app, { ...services, streams, cacheStats: options.cacheStats })
+  const metrics = registerMetrics(app, { ...services, streams, cacheStats: services.cache.stats })
   if (options.traces !== undefined) registerTraces(app, options.traces)
   await registerCors(app, corsOrigins)
-  registerSingleUser(app, corsOrigins)
+  await app.register(cookie)
+  registerAccess(app)
+  registerAuth(app, { ...options.auth, identity, origins, metricsToken: options.metricsToken })
+  registerRateLimits(app, services.limiter, options.rateLimitPerMinute ?? 0)
   await registerOpenApi(app)
   healthRoutes(app, services.database, services.revision)
+  metricsRoute(app, metrics)
+  sessionRoutes(app, { ...options.auth, identity, origins })
+  const mirror = mirrorReads(app, services.audit)
   threadRoutes(app, services.threads)
   messageRoutes(app, services.messages)
   configRoutes(app, services.configs)
   transferRoutes(app, services.transfer)
-  metricsRoute(app, metrics)
+  keyRoutes(app, identity.keys)
+  mirror.end()
+  userRoutes(app, identity.users, services.audit)
+  auditRoutes(app, services.audit)
   return app
 }
 

@@ -28,6 +28,8 @@ export type AuthOptions = {
   origins: ReadonlySet<string>
   /** Of `proxy`. */
   proxySecret: string | undefined
+  /** Reads the figures of `/metrics` and nothing else. */
+  metricsToken: string | undefined
 }
 
 /** Finds out who makes a request. @throws unauthorized; unavailable */
@@ -42,8 +44,11 @@ export function registerAuth(app: FastifyInstance, options: AuthOptions): void {
     if (options.mode === 'single-user') refuseForeignPages(request, options.origins)
     const access = accessOf(request)
     if (access === 'public') return
-    const identity = await authenticate(request)
-    requireAccess(identity, access)
+    const identity =
+      access === 'metrics' && hasMetricsToken(request, options.metricsToken)
+        ? MONITOR
+        : await authenticate(request)
+    if (identity !== MONITOR) requireAccess(identity, access)
     request.identity = identity
     request.scope = { userId: identity.userId }
   })
@@ -72,6 +77,14 @@ export function createAuthenticator(options: AuthOptions): Authenticator {
     }
     return found
   }
+}
+
+/** Who reads figures with METRICS_TOKEN: no user. */
+const MONITOR: Identity = Object.freeze({ userId: 'METRICS_TOKEN', via: 'token', isSuperuser: false })
+
+function hasMetricsToken({ headers }: FastifyRequest, token: string | undefined): boolean {
+  const given = /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1]
+  return token !== undefined && given !== undefined && equalSecrets(given, token)
 }
 
 const USER_ID = /^[\x21-\x7e]{1,255}$/

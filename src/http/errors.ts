@@ -32,6 +32,10 @@ export function sendError(error: unknown, request: FastifyRequest, reply: Fastif
     request.log.warn({ err: known.cause ?? known, route: request.routeOptions.url }, known.message)
     reply.header('retry-after', '1')
   }
+  // RFC 6750, section 3
+  if (known.code === 'unauthorized') reply.header('www-authenticate', 'Bearer realm="threadbase"')
+  const retryAfterS = known.details?.retryAfterS
+  if (typeof retryAfterS === 'number') reply.header('retry-after', String(retryAfterS))
   return reply
     .status(HTTP_STATUS[known.code])
     .send(errorBody(known.code, known.message, request.id, known.details && snakeKeys(known.details)))

@@ -26,6 +26,7 @@ export function healthRoutes(
     {
       schema: routeSchema({
         operationId: 'getHealth',
+        access: 'public',
         tags: ['service'],
         summary: 'Is the process up',
         querystring: AnyQuery,
@@ -39,6 +40,7 @@ export function healthRoutes(
     {
       schema: routeSchema({
         operationId: 'getReady',
+        access: 'public',
         tags: ['service'],
         summary: 'Is the database reachable and migrated',
         querystring: AnyQuery,

@@ -43,6 +43,7 @@ export function metricsRoute(app: FastifyInstance, registry: Registry): void {
     {
       schema: routeSchema({
         operationId: 'getMetrics',
+        access: 'metrics',
         tags: ['service'],
         summary: 'Figures for Prometheus',
         querystring: Type.Object({}),

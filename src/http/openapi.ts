@@ -21,8 +21,23 @@ export async function registerOpenApi(app: FastifyInstance): Promise<void> {
           name: 'config',
           description: 'Model configuration of a thread over the defaults of this installation.',
         },
+        { name: 'session', description: 'Signing in and out, and the own account.' },
+        { name: 'api keys', description: 'Keys for programs.' },
+        { name: 'admin', description: 'For superusers: users, what is theirs, and the audit log.' },
         { name: 'service', description: 'Is it up, is it ready.' },
       ],
+      components: {
+        securitySchemes: {
+          bearer: { type: 'http', scheme: 'bearer', description: 'An access token or an API key.' },
+          apiKey: { type: 'apiKey', in: 'header', name: 'x-api-key' },
+          cookie: {
+            type: 'apiKey',
+            in: 'cookie',
+            name: '__Host-threadbase_access',
+            description: 'Set by a sign-in from a browser. Changes need the header x-csrf-token, too.',
+          },
+        },
+      },
     },
     transformObject: (document) => {
       if (!('openapiObject' in document)) throw new Error('this is not OpenAPI 3')

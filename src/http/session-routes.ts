@@ -4,14 +4,7 @@ import { snakeKeys } from '../core/case.ts'
 import { ThreadbaseError } from '../core/errors.ts'
 import { closed } from '../core/fields.ts'
 import { asHttp, fromHttp, routeSchema } from '../core/http-shapes.ts'
-import {
-  MAX_PASSWORD,
-  NewUser,
-  Password,
-  ProfilePatch,
-  type Tokens,
-  type User,
-} from '../identity/schema.ts'
+import { MAX_PASSWORD, NewUser, Password, ProfilePatch, type Tokens, type User } from '../identity/schema.ts'
 import { type AuthMode, actorOf, type IdentityService } from '../identity/service.ts'
 import { UserBody } from '../identity/users/routes.ts'
 import { clearTokenCookies, readCredential, readRefreshCookie, setTokenCookies } from './credentials.ts'
@@ -36,13 +29,15 @@ const Login = Type.Object(
     username: Type.String({ maxLength: 255, description: 'Username or email.' }),
     password: Type.String({ maxLength: MAX_PASSWORD }),
     cookies: Cookies,
-    // what OAuth clients send along with the password grant
+    // what OAuth clients send along with the password grant; nothing comes of it
     grant_type: Type.Optional(Type.Enum(['password', ''])),
     scope: Type.Optional(Type.String({ maxLength: 1_000 })),
+    client_id: Type.Optional(Type.String({ maxLength: 1_000 })),
+    client_secret: Type.Optional(Type.String({ maxLength: 1_000 })),
   },
   closed,
 )
-type Login = { username: string; password: string; cookies?: boolean | string }
+type Login = { username: string; password: string; cookies?: boolean }
 
 const RefreshToken = Type.Optional(
   Type.String({ maxLength: 4_096, description: 'Default: the one of the cookie.' }),
@@ -63,7 +58,9 @@ const NewPassword = Type.Object(
 const TokenBody = Type.Object({
   user_id: Type.String(),
   token_type: Type.Literal('bearer'),
-  access_token: Type.Optional(Type.String({ description: 'A JWT. Not there when cookies carry the tokens.' })),
+  access_token: Type.Optional(
+    Type.String({ description: 'A JWT. Not there when cookies carry the tokens.' }),
+  ),
   expires_in: Type.Integer({ description: 'Seconds that the access token is good for.' }),
   refresh_token: Type.Optional(Type.String({ description: 'Good once.' })),
   refresh_expires_in: Type.Integer(),
@@ -102,26 +99,38 @@ export function sessionRoutes(app: FastifyInstance, options: SessionRouteOptions
     refuseForeignOrigin(request, origins)
   }
 
-  app.post<{ Body: Login }>(
-    '/api/login',
-    {
-      schema: routeSchema({
-        operationId: 'logIn',
-        access: 'public',
-        tags,
-        summary: 'Sign in with username or email, and password',
-        description: 'JSON or a form. Browsers get cookies that no script can read, other programs the tokens.',
-        body: Login,
-        response: { 200: TokenBody },
-      }),
-    },
-    async (request, reply) => {
-      begin(request)
-      const { username, password, cookies } = request.body
-      const { tokens } = await signIn.signIn({ login: username, password }, originOf(request))
-      return sendTokens(request, reply, tokens, toBoolean(cookies) ?? isFromBrowser(request))
-    },
-  )
+  // forms here only: any page can make a browser send one
+  app.register(async (login) => {
+    login.addContentTypeParser(
+      'application/x-www-form-urlencoded',
+      { parseAs: 'string' },
+      (_request, body, done) => done(null, readForm(String(body))),
+    )
+    loginRoute(login)
+  })
+
+  const loginRoute = (child: FastifyInstance) =>
+    child.post<{ Body: Login }>(
+      '/api/login',
+      {
+        schema: routeSchema({
+          operationId: 'logIn',
+          access: 'public',
+          tags,
+          summary: 'Sign in with username or email, and password',
+          description:
+            'JSON or a form. Browsers get cookies that no script can read, other programs the tokens.',
+          body: Login,
+          response: { 200: TokenBody },
+        }),
+      },
+      async (request, reply) => {
+        begin(request)
+        const { username, password, cookies } = request.body
+        const { tokens } = await signIn.signIn({ login: username, password }, originOf(request))
+        return sendTokens(request, reply, tokens, cookies ?? isFromBrowser(request))
+      },
+    )
 
   app.post<{ Body: { refresh_token?: string } }>(
     '/api/refresh',
@@ -167,7 +176,7 @@ export function sessionRoutes(app: FastifyInstance, options: SessionRouteOptions
       begin(request)
       const { userId, sessionId } = await sessionOfRequest(request, request.body.refresh_token)
       const actor = { userId, via: 'session' as const, ...originOf(request) }
-      if (request.body.all === true) await sessions.signOutAll(actor)
+      if (request.body.all === true) await sessions.signOutAll(actor, sessionId)
       else await sessions.signOut(actor, sessionId)
       clearTokenCookies(reply)
       return reply.status(204).send()
@@ -286,8 +295,13 @@ function refuseWithoutRow({ identity }: FastifyRequest): void {
     throw new ThreadbaseError('not_found', 'single-user mode has no accounts')
 }
 
-function toBoolean(value: boolean | string | undefined): boolean | undefined {
-  return value === undefined ? undefined : value === true || value === 'true' || value === '1'
+/** A form as HTML pages and OAuth clients send it, in the types of its JSON twin. */
+function readForm(text: string): Record<string, unknown> {
+  // without a prototype, so that `__proto__` is an unknown field like any other
+  const fields: Record<string, unknown> = Object.create(null)
+  for (const [name, value] of new URLSearchParams(text)) fields[name] = value
+  if (fields.cookies === 'true' || fields.cookies === 'false') fields.cookies = fields.cookies === 'true'
+  return fields
 }
 
 /** With cookies the tokens are nowhere else: what no script can read, no script can steal. */

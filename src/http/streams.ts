@@ -40,12 +40,7 @@ export function registerStreams(app: FastifyInstance, perUser: number): { open()
     // a client that left while its request was checked would never be heard of again
     if (reply.raw.destroyed) return
     const { userId } = request.scope
-    try {
-      take(userId)
-    } catch (error) {
-      reply.header('retry-after', String(RETRY_AFTER_S))
-      throw error
-    }
+    take(userId)
     reply.raw.once('close', () => giveBack(userId))
   })
   return { open: () => open }
@@ -53,5 +48,5 @@ export function registerStreams(app: FastifyInstance, perUser: number): { open()
 
 function tooMany(limit: number): ThreadbaseError {
   const message = `you have ${limit} streams open, and more are not allowed at the same time: end one first`
-  return new ThreadbaseError('rate_limited', message, { limit })
+  return new ThreadbaseError('rate_limited', message, { limit, retryAfterS: RETRY_AFTER_S })
 }

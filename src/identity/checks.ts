@@ -86,13 +86,15 @@ export async function createChecks({ cache, bus, log, alone }: CheckOptions): Pr
 
   const tell = async (keys: string[]): Promise<boolean> => {
     try {
-      if (cache.shared)
-        for (const key of keys) await cache.set(key, RELOAD, { ttlMs: RELOAD_TTL_MS })
+      if (cache.shared) for (const key of keys) await cache.set(key, RELOAD, { ttlMs: RELOAD_TTL_MS })
       await bus.publish(CHANNEL, JSON.stringify(keys))
       return true
     } catch (error) {
       if (untold.size === 0)
-        log.warn({ err: error }, 'a change of credentials could not be told to the other servers; trying again')
+        log.warn(
+          { err: error },
+          'a change of credentials could not be told to the other servers; trying again',
+        )
       for (const key of keys) if (untold.size < MAX_RETRIED) untold.add(key)
       retry ??= setInterval(() => void tellAgain(), RETRY_MS).unref()
       return false

@@ -14,14 +14,14 @@ export function createPasswords(cost: number) {
   let decoy: Promise<string> | undefined
   const costOf = (stored: string) => Number(/^\$2[abxy]\$(\d\d)\$/.exec(stored)?.[1] ?? Number.NaN)
   return {
-    hash: (password: string): Promise<string> => hash(prepare(password), cost),
+    hash: (password: string): Promise<string> => hash(prepare(password), { cost }),
 
     /**
      * Whether the password is the one of the hash. Without a hash it is false after the same work, so that an answer's
      * time does not tell whether there is such a user.
      */
     async verify(password: string, stored: string | null): Promise<boolean> {
-      decoy ??= hash('nobody has this password', cost)
+      decoy ??= hash('nobody has this password', { cost })
       const matches = await verify(prepare(password), stored ?? (await decoy))
       return matches && stored !== null
     },
@@ -31,7 +31,7 @@ export function createPasswords(cost: number) {
 
     /** Makes the decoy ahead, so that not even the first sign-in takes longer. */
     async warmUp(): Promise<void> {
-      decoy ??= hash('nobody has this password', cost)
+      decoy ??= hash('nobody has this password', { cost })
       await decoy
     },
   }

@@ -69,8 +69,12 @@ export type UserPatch = Static<typeof UserPatch>
 export const UserQuery = Type.Object(
   {
     limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 200, default: 50 })),
-    cursor: Type.Optional(Type.String({ maxLength: 1_000, description: '`next_cursor` of the page before.' })),
-    q: Type.Optional(Text(255, { description: 'Only users whose id, username, email or name contains this.' })),
+    cursor: Type.Optional(
+      Type.String({ maxLength: 1_000, description: '`next_cursor` of the page before.' }),
+    ),
+    q: Type.Optional(
+      Text(255, { description: 'Only users whose id, username, email or name contains this.' }),
+    ),
     isActive: Type.Optional(Type.Boolean()),
   },
   closed,
@@ -101,7 +105,8 @@ export const NewApiKey = Type.Object(
       Type.Array(Type.String({ pattern: KEY_SCOPE, examples: ['read'] }), {
         minItems: 1,
         maxItems: 100,
-        description: 'What it allows: `read`, `write`, `admin`, `ingest`, `flow:<id>`. Default: `read` and `write`.',
+        description:
+          'What it allows: `read`, `write`, `admin`, `ingest`, `flow:<id>`. Default: `read` and `write`.',
       }),
     ),
     expiresAt: Type.Optional(Nullable(Timestamp({ description: 'Default: never.' }))),

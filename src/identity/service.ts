@@ -19,6 +19,8 @@ import { createTokenSigner } from './tokens.ts'
 import { createUserService, type Standing, type UserService } from './users/service.ts'
 
 export { actorOf } from './actor.ts'
+export { addressGroup } from './addresses.ts'
+export { readOrMakeSecret } from './secret-file.ts'
 export type { AuthMode, AuthSettings } from './settings.ts'
 
 export type IdentityService = {
@@ -52,7 +54,10 @@ const MAX_VERIFIED = 10_000
 const SWEEP_MS = 60 * 60_000
 
 /** Users, their API keys and sign-ins, and who is behind a credential. */
-export async function createIdentityService(parts: IdentityParts, settings: AuthSettings): Promise<IdentityService> {
+export async function createIdentityService(
+  parts: IdentityParts,
+  settings: AuthSettings,
+): Promise<IdentityService> {
   const { database, audit, limiter, log } = parts
   const { db } = database
   const checks = await createChecks({ ...parts, alone: database.engine === 'pglite' })
@@ -125,7 +130,11 @@ function rememberVerified(verify: ExternalVerifier): ExternalVerifier {
   }
 }
 
-function startSweeper(sessions: SessionService, { mode }: AuthSettings, log: Logger): NodeJS.Timeout | undefined {
+function startSweeper(
+  sessions: SessionService,
+  { mode }: AuthSettings,
+  log: Logger,
+): NodeJS.Timeout | undefined {
   if (mode !== 'accounts') return undefined
   const sweep = () =>
     sessions.sweep().catch((error) => log.warn({ err: error }, 'ended sessions could not be removed'))

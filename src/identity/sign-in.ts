@@ -62,7 +62,8 @@ export function createSignIn(db: Db, { audit, limiter, passwords, sessions, limi
     ): Promise<{ user: User; tokens: Tokens }> {
       const name = normalizeLogin(login)
       await countAttempt(name, origin)
-      const account = name.includes('\0') || !name.isWellFormed() ? undefined : await repo.findAccount(db, name)
+      const account =
+        name.includes('\0') || !name.isWellFormed() ? undefined : await repo.findAccount(db, name)
       const hash = account?.passwordHash ?? null
       const right = await passwords.verify(password, hash)
       // what was typed for an unknown user may be a password: it is written down nowhere

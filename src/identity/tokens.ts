@@ -51,8 +51,7 @@ export function createTokenSigner({ secrets, accessTtlS, refreshTtlS }: TokenSet
     accessTtlS,
     refreshTtlS,
 
-    signAccess: (userId: string, sessionId: string) =>
-      sign(ACCESS, { sid: sessionId }, userId, accessTtlS),
+    signAccess: (userId: string, sessionId: string) => sign(ACCESS, { sid: sessionId }, userId, accessTtlS),
 
     signRefresh: ({ userId, sessionId, generation }: RefreshClaims) =>
       sign(REFRESH, { sid: sessionId, gen: generation }, userId, refreshTtlS),

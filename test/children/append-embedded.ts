@@ -3,13 +3,16 @@ import { silentLog } from '../../src/core/log.ts'
 import { upgrade } from '../../src/db/migrate.ts'
 import { loadMigrations } from '../../src/db/migrations.ts'
 import { openPglite } from '../../src/db/pglite.ts'
-import { createThreadbase } from '../../src/threadbase.ts'
+import { createMessageService } from '../../src/messages/service.ts'
+import { createThreadService } from '../../src/threads/service.ts'
 
 const { dataDir, templateFile, threadId, run } = JSON.parse(process.argv[2] ?? '{}')
 const database = await openPglite({ dataDir, templateFile, log: silentLog })
 await upgrade(database, await loadMigrations())
-const defaults = { model: null, temperature: null, systemPrompt: null, contextWindow: null }
-const tb = createThreadbase(database, { defaults })
+const tb = {
+  threads: createThreadService(database),
+  messages: createMessageService(database, { lanes: database.parallelism }),
+}
 const scope = { userId: 'local' }
 await tb.threads.create(scope, { id: threadId })
 console.log(JSON.stringify('open'))

@@ -6,8 +6,8 @@ import type { Logger } from '../../core/log.ts'
 import { badCursor, decodeCursor, encodeCursor, type Page, toPage } from '../../core/pages.ts'
 import { type Scope, userOf } from '../../core/scope.ts'
 import { parseInput } from '../../core/validate.ts'
-import { isSqlState } from '../../db/errors.ts'
 import type { Database } from '../../db/database.ts'
+import { isSqlState } from '../../db/errors.ts'
 import type { Checks } from '../checks.ts'
 import { type ApiKey, ApiKeyQuery, NewApiKey } from '../schema.ts'
 import { digestKey, isApiKey, newApiKey, prefixOf } from '../secrets.ts'
@@ -141,7 +141,9 @@ function withTextExpiry(input: NewApiKey): unknown {
 function requireFuture(text: string): string {
   const at = new Date(text.toUpperCase().replace(' ', 'T'))
   if (at.getTime() > Date.now() && at.getUTCFullYear() <= 9_999) return at.toISOString()
-  throw new ThreadbaseError('invalid_input', 'expires_at must be a time in the future', { field: 'expires_at' })
+  throw new ThreadbaseError('invalid_input', 'expires_at must be a time in the future', {
+    field: 'expires_at',
+  })
 }
 
 function readCursor(cursor: string): string {

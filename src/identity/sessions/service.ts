@@ -90,7 +90,12 @@ export function createSessionService(db: Db, { audit, checks, signer }: Parts) {
       if (await repo.advance(db, userId, sessionId, generation, signer.refreshTtlS))
         return issue(userId, sessionId, generation + 1)
       if (await revoke(userId, sessionId)) {
-        await audit.record({ userId, via: 'token', ...from }, 'refresh_token_reused', userId, `session ${sessionId}`)
+        await audit.record(
+          { userId, via: 'token', ...from },
+          'refresh_token_reused',
+          userId,
+          `session ${sessionId}`,
+        )
         throw unauthorized('the refresh token was used before: its session has ended', 'reused')
       }
       throw unauthorized('the session has ended', 'ended')
@@ -128,124 +133,15 @@ export function createSessionService(db: Db, { audit, checks, signer }: Parts) {
         await audit.record(actor, 'sign_out', actor.userId, `session ${sessionId}`)
     },
 
-    /** Ends all sign-ins of the actor, on every server. */
-    async signOutAll(actor: Actor): Promise<void> {
+    /** Ends all sign-ins of the actor, on every server, if that of `sessionId` has not ended already. */
+    async signOutAll(actor: Actor, sessionId: string): Promise<void> {
+      if (!(await repo.isLive(db, actor.userId, sessionId))) return
       if ((await revokeAll(actor.userId)) > 0)
         await audit.record(actor, 'sign_out', actor.userId, 'all sessions')
     },
 
     /** Ends all sign-ins of a user, or all others. How many. */
     revokeAll,
-
-    csrfToken: signer.csrfToken(sessionId),
-    }
-  }
-
-  /** The claims of a good access token. Its signature is checked once; whether its session still lives, by the caller. */
-  async function readAccess(token: string): Promise<AccessClaims> {
-    const key = fingerprint(token)
-    const known = verified.get(key)
-    if (known !== undefined && known.expiresAtMs > Date.now()) return known
-    verified.delete(key)
-    const claims = await signer.readAccess(token)
-    if (!isUuid(claims.sessionId)) throw unauthorized('the token is not valid', 'invalid')
-    verified.set(key, claims)
-    if (verified.size > MAX_VERIFIED) verified.delete(verified.keys().next().value as string)
-    return claims
-  }
-
-  async function revoke(userId: string, sessionId: string): Promise<boolean> {
-    const revoked = await repo.revokeSession(db, userId, sessionId)
-    await checks.forget(sessionKey(sessionId))
-    return revoked
-  }
-
-  async function revokeAll(userId: string, except?: string): Promise<number> {
-    const ids = await repo.revokeSessions(db, userId, except)
-    if (ids.length > 0) await checks.forget(...ids.map(sessionKey))
-    return ids.length
-  }
-
-  return {
-    /**
-     * Signs a user in whose password was checked against the hash.
-     * @throws unauthorized when the password was changed, or the user deactivated, meanwhile
-     */
-    async open(userId: string, passwordHash: string): Promise<Tokens> {
-      const sessionId = newId()
-      const opened = await repo.insertSession(db, userId, sessionId, {
-        passwordHash,
-        ttlS: signer.refreshTtlS,
-      })
-      if (!opened) throw unauthorized('the account was changed at the same moment', 'ended')
-      return issue(userId, sessionId, 1)
-    },
-
-    /**
-     * New tokens for a refresh token, which is used up. One that was used before is stolen, or repeated by mistake: its
-     * whole session ends.
-     * @throws unauthorized
-     */
-    async refresh(token: string, from: Pick<Actor, 'address' | 'requestId'>): Promise<Tokens> {
-      const { userId, sessionId, generation } = await signer.readRefresh(token)
-      if (!isUuid(sessionId) || !Number.isInteger(generation))
-        throw unauthorized('the token is not valid', 'invalid')
-      if (await repo.advance(db, userId, sessionId, generation, signer.refreshTtlS))
-        return issue(userId, sessionId, generation + 1)
-      if (await revoke(userId, sessionId)) {
-        await audit.record({ userId, via: 'token', ...from }, 'refresh_token_reused', userId, `session ${sessionId}`)
-        throw unauthorized('the refresh token was used before: its session has ended', 'reused')
-      }
-      throw unauthorized('the session has ended', 'ended')
-    },
-
-    /**
-     * The user of an access token whose session lives.
-     * @throws unauthorized
-     */
-    async authenticate(token: string): Promise<{ userId: string; sessionId: string }> {
-      const { userId, sessionId } = await readAccess(token)
-      const live = await checks.read(sessionKey(sessionId), async () =>
-        (await repo.isLive(db, userId, sessionId)) ? { userId } : undefined,
-      )
-      if (live?.userId !== userId) throw unauthorized('the session has ended', 'ended')
-      return { userId, sessionId }
-    },
-
-    /** The session that a refresh token belongs to, used up or not, ended or not. @throws unauthorized */
-    async ofRefreshToken(token: string): Promise<{ userId: string; sessionId: string }> {
-      const { userId, sessionId } = await signer.readRefresh(token)
-      if (!isUuid(sessionId)) throw unauthorized('the token is not valid', 'invalid')
-      return { userId, sessionId }
-    },
-
-    /** The session that an access token belongs to, ended or not. @throws unauthorized */
-    async ofAccessToken(token: string): Promise<{ userId: string; sessionId: string }> {
-      const { userId, sessionId } = await readAccess(token)
-      return { userId, sessionId }
-    },
-
-    /** Ends the actor's sign-in, on every server. Again: no change. */
-    async signOut(actor: Actor, sessionId: string): Promise<void> {
-      if (await revoke(actor.userId, sessionId))
-        await audit.record(actor, 'sign_out', actor.userId, `session ${sessionId}`)
-    },
-
-    /** Ends all sign-ins of the actor, on every server. */
-    async signOutAll(actor: Actor): Promise<void> {
-      if ((await revokeAll(actor.userId)) > 0)
-        await audit.record(actor, 'sign_out', actor.userId, 'all sessions')
-    },
-
-    /** Ends all sign-ins of a user, or all others. How many. */
-    revokeAll,
-
-    /** Ends all sign-ins of a user, or all others, on every server. */
-    async revokeAll(userId: string, except?: string): Promise<number> {
-      const ids = await repo.revokeSessions(db, userId, except)
-      if (ids.length > 0) await checks.forget(...ids.map(sessionKey))
-      return ids.length
-    },
 
     csrfToken: (sessionId: string): string => signer.csrfToken(sessionId),
     isCsrfToken: (sessionId: string, given: string): boolean => signer.isCsrfToken(sessionId, given),

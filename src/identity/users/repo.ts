@@ -8,7 +8,10 @@ export type Account = { user: User; passwordHash: string | null }
 /** What every request needs to know of its user. JSON-safe: it is cached. */
 export type Standing = { isActive: boolean; isSuperuser: boolean }
 
-export type UserRow = Pick<User, 'id' | 'provider' | 'username' | 'email' | 'name' | 'profileImage' | 'isSuperuser'> & {
+export type UserRow = Pick<
+  User,
+  'id' | 'provider' | 'username' | 'email' | 'name' | 'profileImage' | 'isSuperuser'
+> & {
   passwordHash: string | null
 }
 
@@ -66,7 +69,9 @@ export async function findUser(db: Db, id: string): Promise<User | undefined> {
 export async function findStanding(db: Db, id: string): Promise<Standing | undefined> {
   const { rows } = await sql<Standing>`
     /* users.standing */
-    select is_active as "isActive", is_superuser as "isSuperuser" from ${t.users} where id = ${id}`.execute(db)
+    select is_active as "isActive", is_superuser as "isSuperuser" from ${t.users} where id = ${id}`.execute(
+    db,
+  )
   return rows[0]
 }
 
@@ -75,7 +80,9 @@ export async function findAccount(db: Db, login: string): Promise<Account | unde
   const column = sql.ref(login.includes('@') ? 'email' : 'username')
   const { rows } = await sql<Row & { password_hash: string | null }>`
     /* users.account */
-    select ${selected}, password_hash from ${t.users} where ${column} = ${login} and provider = 'local'`.execute(db)
+    select ${selected}, password_hash from ${t.users} where ${column} = ${login} and provider = 'local'`.execute(
+    db,
+  )
   const row = rows[0]
   return row && { user: toUser(row), passwordHash: row.password_hash }
 }
@@ -142,7 +149,10 @@ export async function listUsers(
   db: Db,
   { limit, after, q, isActive }: UserQuery & { limit: number; after: UserKey | undefined },
 ): Promise<User[]> {
-  let select = db.selectFrom('users').select([...columns]).modifyFront(sql`/* users.list */`)
+  let select = db
+    .selectFrom('users')
+    .select([...columns])
+    .modifyFront(sql`/* users.list */`)
   if (isActive !== undefined) select = select.where('is_active', '=', isActive)
   if (q !== undefined && q !== '') {
     const names = sql`concat_ws(' ', id, username, email, name)`
@@ -155,6 +165,7 @@ export async function listUsers(
 
 /** Whether there is any user who can sign in here. */
 export async function hasAccounts(db: Db): Promise<boolean> {
-  const { rows } = await sql`/* users.any */ select 1 from ${t.users} where provider = 'local' limit 1`.execute(db)
+  const { rows } =
+    await sql`/* users.any */ select 1 from ${t.users} where provider = 'local' limit 1`.execute(db)
   return rows.length > 0
 }

@@ -1,9 +1,9 @@
 import type { FastifyInstance } from 'fastify'
 import { Type } from 'typebox'
+import type { AuditService } from '../../audit/service.ts'
 import { snakeKeys } from '../../core/case.ts'
 import { closed, Nullable } from '../../core/fields.ts'
 import { asHttp, fromHttp, Instant, PageOf, pageToHttp, routeSchema } from '../../core/http-shapes.ts'
-import type { AuditService } from '../../audit/service.ts'
 import { actorOf } from '../actor.ts'
 import { NewAccount, Password, UserPatch, UserQuery } from '../schema.ts'
 import type { UserService } from './service.ts'
@@ -22,7 +22,9 @@ export const UserBody = Type.Object({
   last_login_at: Nullable(Instant()),
 })
 
-const path = Type.Object({ user: Type.String({ minLength: 1, maxLength: 255, description: 'Id of the user.' }) })
+const path = Type.Object({
+  user: Type.String({ minLength: 1, maxLength: 255, description: 'Id of the user.' }),
+})
 const tags = ['admin']
 const access = 'admin'
 const one = { 200: UserBody }
@@ -70,7 +72,16 @@ export function userRoutes(app: FastifyInstance, users: UserService, audit: Audi
 
   app.get<ByUser>(
     '/api/admin/users/:user',
-    { schema: routeSchema({ operationId: 'getUser', access, tags, summary: 'Read a user', params: path, response: one }) },
+    {
+      schema: routeSchema({
+        operationId: 'getUser',
+        access,
+        tags,
+        summary: 'Read a user',
+        params: path,
+        response: one,
+      }),
+    },
     async (request) => {
       await audit.record(actorOf(request), 'data_read', request.params.user, 'user')
       return snakeKeys(await users.getUser(request.params.user))

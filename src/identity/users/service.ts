@@ -1,5 +1,5 @@
-import type { AuditService } from '../../audit/service.ts'
 import type { Actor } from '../../audit/schema.ts'
+import type { AuditService } from '../../audit/service.ts'
 import { ThreadbaseError } from '../../core/errors.ts'
 import { newId } from '../../core/ids.ts'
 import { badCursor, decodeCursor, encodeCursor, type Page, toPage } from '../../core/pages.ts'
@@ -9,14 +9,7 @@ import { isSqlState } from '../../db/errors.ts'
 import type { Db } from '../../db/schema.ts'
 import type { Checks } from '../checks.ts'
 import type { Passwords } from '../passwords.ts'
-import {
-  NewAccount,
-  Password,
-  ProfilePatch,
-  type User,
-  UserPatch,
-  UserQuery,
-} from '../schema.ts'
+import { NewAccount, Password, ProfilePatch, type User, UserPatch, UserQuery } from '../schema.ts'
 import type { SessionService } from '../sessions/service.ts'
 import * as repo from './repo.ts'
 
