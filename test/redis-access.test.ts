@@ -76,7 +76,7 @@ describe.skipIf(!redisServerAvailable('Redis with a password'))('Redis with a pa
   })
 })
 
-describe.skipIf(!redisServerAvailable('Redis with TLS'))('Redis with TLS', () => {
+describe.skipIf(!redisServerAvailable('Redis with TLS', ['openssl']))('Redis with TLS', () => {
   let server: RedisServer
   let directory: string
   let tlsPort: number
