@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import { Redis } from 'ioredis'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { Bus } from '../src/bus/bus.ts'
 import { openRedisBus } from '../src/bus/redis.ts'
@@ -167,6 +168,21 @@ describe.skipIf(!redisServerAvailable('Redis going away'))('Redis going away', (
     }
     server.resume()
     await eventually(() => cache.get('a'))
+  })
+
+  test('a server that became a replica is left for whoever is the primary now', async () => {
+    await openBoth()
+    const admin = new Redis(server.url)
+    const connection = async () =>
+      /^id=(\d+) .* name=threadbase-cache /m.exec(String(await admin.client('LIST')))?.[1]
+    const before = await connection()
+    await admin.replicaof('127.0.0.1', 1)
+    const writing = cache.increment('n', { windowMs: 60_000 })
+    await expect(writing).rejects.toMatchObject({ code: 'unavailable', details: { reason: 'READONLY' } })
+    await eventually(async () => expect([undefined, before]).not.toContain(await connection()))
+    await admin.replicaof('NO', 'ONE')
+    await eventually(async () => expect(await cache.set('a', 'b', LONG)).toBe(true))
+    await admin.quit()
   })
 
   test('this process being slow is no timeout', async () => {
