@@ -1,8 +1,8 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { delimiter, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { freePort } from './postgres-cluster.ts'
 
@@ -19,18 +19,21 @@ export type RedisServer = {
   remove(): Promise<void>
 }
 
-/** True when servers can be started; else says in one line what is skipped. Required under THREADBASE_TEST_REQUIRE=all. */
-export function redisServerAvailable(suite: string): boolean {
-  try {
-    execFileSync('redis-server', ['--version'], { stdio: 'ignore' })
-    return true
-  } catch {
-    const reason = 'redis-server is not in PATH'
-    if (process.env.THREADBASE_TEST_REQUIRE === 'all') throw new Error(`${suite} needs a Redis: ${reason}`)
-    console.warn(`\n*** ${suite} is SKIPPED: ${reason} ***\n`)
-    return false
-  }
+/**
+ * True when servers can be started; else says in one line what is skipped. Required under THREADBASE_TEST_REQUIRE=all.
+ * @param programs what the suite needs beside `redis-server`
+ */
+export function redisServerAvailable(suite: string, programs: string[] = []): boolean {
+  const missing = ['redis-server', ...programs].filter((program) => !isInPath(program))
+  if (missing.length === 0) return true
+  const reason = `not in PATH: ${missing.join(', ')}`
+  if (process.env.THREADBASE_TEST_REQUIRE === 'all') throw new Error(`${suite} cannot run: ${reason}`)
+  console.warn(`\n*** ${suite} is SKIPPED: ${reason} ***\n`)
+  return false
 }
+
+const isInPath = (program: string) =>
+  (process.env.PATH ?? '').split(delimiter).some((directory) => existsSync(join(directory, program)))
 
 /** @param options.settings lines of redis.conf as arguments, such as `['--requirepass', 'secret']` */
 export async function makeRedisServer(

@@ -3,7 +3,8 @@ import { ThreadbaseError } from '../core/errors.ts'
 /**
  * The cache port: text by key for a limited time, and counters. What is in it may be gone at any time.
  * Keys and values are Unicode text: a lone surrogate becomes U+FFFD. Every function but `stats` and `close` throws
- * `unavailable` when Redis does not answer, and after `close`; `invalid_input` for a time that is no positive number.
+ * `unavailable` when Redis does not answer (whether the call took effect is then not known) and after `close`, and
+ * `invalid_input` for a time that is no positive number.
  */
 export type Cache = {
   readonly engine: 'memory' | 'redis'

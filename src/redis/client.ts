@@ -125,6 +125,8 @@ function clientOptions(address: RedisAddress, name: string) {
     disconnectTimeout: CLOSE_GRACE_MS,
     maxLoadingRetryTime: 500,
     keepAlive: 10_000,
+    // after a failover the name leads to another server; who stays would be refused for ever
+    reconnectOnError: (error: Error) => error.message.startsWith('READONLY'),
     retryStrategy: (attempt: number) => Math.min(1_000, 25 * 2 ** attempt) * (0.5 + Math.random() / 2),
   }
 }
