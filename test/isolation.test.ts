@@ -7,7 +7,7 @@ import { engines, type TestDatabase } from './harness.ts'
 const A = { userId: 'alice' }
 const B = { userId: 'bob' }
 
-type Ids = { thread: string; message: string }
+type Ids = { thread: string; message: string; key: string; session: string }
 type Call = (tb: Threadbase, ids: Ids) => Promise<unknown>
 const NOT_FOUND = Symbol('not_found')
 
@@ -71,6 +71,20 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
       [true, 'bob'],
     ],
   },
+  'identity.keys': {
+    // B has an account of B's own
+    create: [
+      async (tb) => (await tb.identity.keys.create(B, BY_B, { name: 'of bob' })).apiKey.userId,
+      B.userId,
+    ],
+    list: [async (tb) => (await tb.identity.keys.list(B)).items.map(({ userId }) => userId), [B.userId]],
+    getKey: [(tb, { key }) => tb.identity.keys.getKey(B, key), NOT_FOUND],
+    revoke: [(tb, { key }) => tb.identity.keys.revoke(B, BY_B, key), false],
+  },
+  'identity.sessions': {
+    signOut: [(tb, { session }) => tb.identity.sessions.signOut(BY_B, session), undefined],
+    signOutAll: [(tb, { session }) => tb.identity.sessions.signOutAll(BY_B, session), undefined],
+  },
   configs: {
     // of the installation: there is nothing of a user in it
     defaults: [async (tb) => tb.configs.defaults().model, null],
@@ -92,20 +106,64 @@ async function collect(text: AsyncIterable<string>): Promise<string> {
   return all
 }
 
+const BY_A = { userId: A.userId, via: 'library' } as const
+const BY_B = { userId: B.userId, via: 'library' } as const
+
+// For operators and for those who find out who calls: they take no scope. What they must not do is give away a secret,
+// or what is A's to somebody who only claims to be.
+const OPERATORS = [
+  'identity.users.create',
+  'identity.users.ensure',
+  'identity.users.find',
+  'identity.users.getUser',
+  'identity.users.hasAccounts',
+  'identity.users.list',
+  'identity.users.resetPassword',
+  'identity.users.standing',
+  'identity.users.update',
+  'identity.users.updateProfile',
+  'identity.users.changePassword',
+  'identity.keys.authenticate',
+  'identity.keys.close',
+  'identity.keys.flushUses',
+  'identity.sessions.authenticate',
+  'identity.sessions.csrfToken',
+  'identity.sessions.isCsrfToken',
+  'identity.sessions.ofAccessToken',
+  'identity.sessions.ofRefreshToken',
+  'identity.sessions.open',
+  'identity.sessions.refresh',
+  'identity.sessions.revokeAll',
+  'identity.sessions.sweep',
+  'identity.signIn.countAttempt',
+  'identity.signIn.forgiveAttempt',
+  'identity.signIn.signIn',
+  'identity.ofAccessToken',
+  'identity.ofExternalToken',
+  'identity.ofKey',
+  'identity.ofProxy',
+  'identity.close',
+  'audit.list',
+  'audit.record',
+]
+
 /** What is on a Threadbase and no service. */
-const NO_SERVICES = new Set(['database', 'cache', 'bus', 'close'])
+const NO_SERVICES = new Set(['database', 'cache', 'bus', 'limiter', 'close'])
 
 /** The functions of every service, as `service.function`. */
 function listFunctions(tb: Threadbase): string[] {
-  return Object.entries(tb).flatMap(([name, service]) =>
-    NO_SERVICES.has(name) ? [] : Object.keys(service as object).map((key) => `${name}.${key}`),
-  )
+  const within = (name: string, service: object): string[] =>
+    Object.entries(service).flatMap(([key, value]) =>
+      typeof value === 'function' ? [`${name}.${key}`] : within(`${name}.${key}`, value),
+    )
+  return Object.entries(tb).flatMap(([name, service]) => (NO_SERVICES.has(name) ? [] : within(name, service)))
 }
 
 for (const engine of engines) {
   describe.skipIf(!engine.available)(`users are apart on ${engine.name}`, () => {
     let opened: TestDatabase
     let ids: Ids
+    let hers: string
     beforeAll(async () => {
       opened = await engine.open()
       const { tb } = opened
@@ -114,7 +172,16 @@ for (const engine of engines) {
         { role: 'user', content: 'secret', messageId: 'm' },
       ])
       await tb.configs.put(A, thread, { model: 'hers' })
-      ids = { thread, message: message?.id as string }
+      for (const { userId: id } of [A, B]) await tb.identity.users.ensure({ id, provider: 'proxy' })
+      await opened.database.db
+        .updateTable('users')
+        .set({ password_hash: 'x' })
+        .where('id', '=', A.userId)
+        .execute()
+      const { sessionId: session } = await tb.identity.sessions.open(A.userId, 'x')
+      const { apiKey, key } = await tb.identity.keys.create(A, BY_A, { name: 'of alice' })
+      hers = key
+      ids = { thread, message: message?.id as string, key: apiKey.id, session }
     })
     afterAll(() => opened?.close())
 
@@ -122,13 +189,20 @@ for (const engine of engines) {
       threads: await tb.threads.list(A, { includeArchived: true }),
       messages: await tb.messages.list(A, ids.thread),
       config: await tb.configs.get(A, ids.thread),
+      key: await tb.identity.ofKey(hers),
+      keys: (await tb.identity.keys.list(A)).items.map(({ id }) => id),
+      sessions: await opened.database.db
+        .selectFrom('sessions')
+        .select(['id', 'revoked_at'])
+        .where('user_id', '=', A.userId)
+        .execute(),
     })
 
     test('every function of every service is covered here', () => {
       const covered = Object.entries(CALLS).flatMap(([service, calls]) =>
         Object.keys(calls).map((name) => `${service}.${name}`),
       )
-      expect(listFunctions(opened.tb).sort()).toEqual(covered.sort())
+      expect(listFunctions(opened.tb).sort()).toEqual([...covered, ...OPERATORS].sort())
     })
 
     const all = Object.entries(CALLS).flatMap(([service, calls]) =>

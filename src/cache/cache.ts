@@ -18,7 +18,7 @@ export type Cache = {
   delete(...keys: string[]): Promise<void>
   /**
    * Counts in a fixed window that begins with its first count; atomic. `resetMs` is the time until the window ends.
-   * `by` is a whole number, default 1; 0 reads the count and begins no window.
+   * `by` is a whole number, default 1; 0 reads the count, a negative one takes back, and neither begins a window.
    * @throws invalid_input also when `set` put a text there that is no count
    */
   increment(key: string, options: IncrementOptions): Promise<WindowCount>
@@ -41,8 +41,8 @@ export function checkDuration(name: 'ttlMs' | 'windowMs', value: number): number
 
 /** @throws invalid_input */
 export function checkStep(by = 1): number {
-  if (Number.isSafeInteger(by) && by >= 0) return by
-  throw new ThreadbaseError('invalid_input', 'by must be a whole number, 0 or more')
+  if (Number.isSafeInteger(by)) return by
+  throw new ThreadbaseError('invalid_input', 'by must be a whole number')
 }
 
 export function notACount(): ThreadbaseError {

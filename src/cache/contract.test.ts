@@ -152,7 +152,16 @@ for (const [engine, available, open] of engines) {
       await expect(cache.increment('k', { windowMs: ms })).rejects.toMatchObject({ code: 'invalid_input' })
     })
 
-    test.each([-1, 0.5, Number.NaN])('counting by %s is refused', async (by) => {
+    test('what was counted is taken back by a negative number, which begins no window', async () => {
+      const key = 'taken back'
+      expect((await cache.increment(key, { ...WINDOW, by: -1 })).count).toBe(0)
+      expect((await cache.increment(key, { ...WINDOW, by: 0 })).count).toBe(0)
+      await cache.increment(key, { ...WINDOW, by: 3 })
+      expect((await cache.increment(key, { ...WINDOW, by: -1 })).count).toBe(2)
+      expect((await cache.increment(key, WINDOW)).count).toBe(3)
+    })
+
+    test.each([0.5, Number.NaN, Number.MAX_VALUE])('counting by %s is refused', async (by) => {
       await expect(cache.increment('k', { ...WINDOW, by })).rejects.toMatchObject({ code: 'invalid_input' })
     })
 

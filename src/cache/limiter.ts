@@ -12,7 +12,10 @@ export type Limiter = {
   take(key: string, options: TakeOptions): Promise<Taken>
 }
 
-/** `by` is a whole number, default 1; 0 asks whether one more would be allowed, and counts nothing. */
+/**
+ * `by` is a whole number, default 1; 0 asks whether one more would be allowed, and counts nothing; a negative one takes
+ * back what was counted.
+ */
 export type TakeOptions = { limit: number; windowS: number; by?: number }
 /** `remaining` is what the window still allows; `resetS` the whole seconds, rounded up, until it ends. */
 export type Taken = { allowed: boolean; limit: number; remaining: number; resetS: number }
@@ -44,7 +47,7 @@ export function createLimiter(cache: Cache, log: Logger): Limiter {
     take: async (key, { limit, windowS, by = 1 }) => {
       const { count: used, resetMs } = await count(key, { windowMs: windowS * 1_000, by })
       return {
-        allowed: by === 0 ? used < limit : used <= limit,
+        allowed: by <= 0 ? used < limit : used <= limit,
         limit,
         remaining: Math.max(0, limit - used),
         resetS: Math.ceil(resetMs / 1_000),

@@ -57,7 +57,7 @@ export function createMemoryCache(options: MemoryCacheOptions = {}): Cache {
       const entry = store.find(key)
       if (entry === undefined) {
         if (by > 0) store.put(key, { value: String(by), expiresAt: now + window })
-        return { count: by, resetMs: window }
+        return { count: Math.max(0, by), resetMs: window }
       }
       if (!/^-?\d+$/.test(entry.value)) throw notACount()
       const count = Number(entry.value) + by

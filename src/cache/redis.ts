@@ -16,7 +16,7 @@ export type RedisCacheOptions = {
 
 // One script, for a counter whose time limit was not set with it would count for ever; it mends such a one, too.
 const COUNT = `
-if ARGV[1] == '0' and redis.call('exists', KEYS[1]) == 0 then return {0, tonumber(ARGV[2])} end
+if tonumber(ARGV[1]) <= 0 and redis.call('exists', KEYS[1]) == 0 then return {0, tonumber(ARGV[2])} end
 local count = redis.pcall('incrby', KEYS[1], ARGV[1])
 if type(count) == 'table' then
   if string.find(count.err, 'not an integer') then return 'text' end

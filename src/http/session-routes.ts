@@ -30,7 +30,7 @@ const Login = Type.Object(
     password: Type.String({ maxLength: MAX_PASSWORD }),
     cookies: Cookies,
     // what OAuth clients send along with the password grant; nothing comes of it
-    grant_type: Type.Optional(Type.Enum(['password', ''])),
+    grant_type: Type.Optional(Type.String({ pattern: '^(password)?$' })),
     scope: Type.Optional(Type.String({ maxLength: 1_000 })),
     client_id: Type.Optional(Type.String({ maxLength: 1_000 })),
     client_secret: Type.Optional(Type.String({ maxLength: 1_000 })),
