@@ -28,6 +28,8 @@ export function sendError(error: unknown, request: FastifyRequest, reply: Fastif
     request.log.error({ err: error, route: request.routeOptions.url }, 'request failed')
     return reply.status(500).send(errorBody('internal', 'internal error', request.id))
   }
+  // perhaps its body never comes: the connection cannot carry another request
+  if ((error as FastifyError).code === 'FST_ERR_HANDLER_TIMEOUT') reply.header('connection', 'close')
   if (known.code === 'unavailable') {
     request.log.warn({ err: known.cause ?? known, route: request.routeOptions.url }, known.message)
     reply.header('retry-after', '1')

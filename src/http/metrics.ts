@@ -91,7 +91,7 @@ function observeRequests(app: FastifyInstance, registry: Registry): void {
     inFlight++
     reply.raw.once('close', () => {
       inFlight--
-      if (!reply.raw.writableFinished) aborted.inc()
+      if (!reply.raw.writableEnded) aborted.inc()
     })
     done()
   })

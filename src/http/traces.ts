@@ -21,7 +21,7 @@ export function registerTraces(app: FastifyInstance, traces: Traces): void {
         method: request.method,
         route: request.routeOptions.url,
         status: reply.statusCode,
-        whole: reply.raw.writableFinished,
+        whole: reply.raw.writableEnded,
       })
     })
     trace.within(done)
