@@ -1,7 +1,8 @@
 /** `npm run bench [-- suite …]`: a table and a JSON line for each suite. */
+import { benchAuth } from './auth.ts'
 import { benchThreads } from './threads.ts'
 
-const suites: Record<string, () => Promise<void>> = { threads: benchThreads }
+const suites: Record<string, () => Promise<void>> = { threads: benchThreads, auth: benchAuth }
 
 const asked = process.argv.slice(2)
 for (const name of asked.length === 0 ? Object.keys(suites) : asked) {

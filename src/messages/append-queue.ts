@@ -18,11 +18,15 @@ export type QueueStats = { waiting: number; running: number }
 export type AppendBatch = (rows: AppendRow[], userId: string) => Promise<AppendOutcome[]>
 
 export type AppendQueueOptions = {
-  /** How many statements may be under way at the same time. */
+  /** How many statements may be under way at the same time; when users are kept apart, how many of one user. */
   lanes: number
   /** Whether a statement holds the rows of one user only. */
   apart: boolean
 }
+
+// How many users' lanes may be busy at once when they are kept apart: their commits then share one flush to the disk,
+// as their rows share a statement otherwise. Beyond that a server with few cores gains nothing.
+const USERS_AT_ONCE = 4
 
 type Waiting = {
   call: AppendCall
@@ -43,18 +47,28 @@ export const MAX_CHARS = 4_000_000
 export function createAppendQueue(append: AppendBatch, { lanes, apart }: AppendQueueOptions): AppendQueue {
   let waiting: Waiting[] = []
   let running = 0
+  const runningOf = new Map<string, number>()
+  const laneOf = ({ call }: Waiting) => (apart ? call.userId : '')
+  const isFull = (lane: string) => (runningOf.get(lane) ?? 0) >= lanes
+  const most = apart ? lanes * USERS_AT_ONCE : lanes
   // the statements of one thread wait for each other in the database anyway: let them gather here instead
   const busyThreads = new Set<string>()
 
   const start = () => {
-    while (running < lanes) {
+    while (running < most) {
       const batch = takeBatch()
-      if (batch.length === 0) return
+      const [first] = batch
+      if (first === undefined) return
+      const lane = laneOf(first)
       running++
+      runningOf.set(lane, (runningOf.get(lane) ?? 0) + 1)
       const threads = new Set(batch.map(({ thread }) => thread))
       for (const thread of threads) busyThreads.add(thread)
       void runBatch(append, batch).finally(() => {
         running--
+        const others = (runningOf.get(lane) ?? 1) - 1
+        if (others > 0) runningOf.set(lane, others)
+        else runningOf.delete(lane)
         for (const thread of threads) busyThreads.delete(thread)
         start()
       })
@@ -74,8 +88,8 @@ export function createAppendQueue(append: AppendBatch, { lanes, apart }: AppendQ
       const length = charsOf(item.call.rows)
       const first = batch[0]
       const fits = first === undefined || (rows + size <= MAX_ROWS && chars + length <= MAX_CHARS)
-      const isOthers = apart && first !== undefined && first.call.userId !== item.call.userId
-      if (!fits || isOthers || held.has(item.thread) || !claimKeys(item, keys)) {
+      const mayLeave = first === undefined ? !isFull(laneOf(item)) : laneOf(first) === laneOf(item)
+      if (!fits || !mayLeave || held.has(item.thread) || !claimKeys(item, keys)) {
         held.add(item.thread)
         left.push(item)
         continue

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, inject } from 'vitest'
 import { runCli } from '../../src/cli/run.ts'
 import { openPglite } from '../../src/db/pglite.ts'
-import { makeTempDir, newSchemaName, postgresUrl, recordingLog, templateFile } from '../harness.ts'
+import { makeTempDir, newSchemaName, postgresUrl, recordingLog, templateFile, testRls } from '../harness.ts'
 import { childEnv } from './installed.ts'
 
 // the same modules are compiled by each process
@@ -147,13 +147,19 @@ export async function temporaryDirectory(): Promise<string> {
 
 export type Store = { name: string; available: boolean; newEnv(): Promise<Environment> }
 
+const rlsEnv: Environment = { DATABASE_RLS: testRls }
+
 /** What `serve` can keep its records in; each environment is a new, empty store. */
 export const stores: Store[] = [
-  { name: 'embedded', available: true, newEnv: async () => ({ DATA_DIR: await newDataDir() }) },
+  { name: 'embedded', available: true, newEnv: async () => ({ ...rlsEnv, DATA_DIR: await newDataDir() }) },
   {
     name: 'postgres',
     available: postgresUrl !== null,
-    newEnv: async () => ({ DATABASE_URL: String(postgresUrl), DATABASE_SCHEMA: newSchemaName() }),
+    newEnv: async () => ({
+      ...rlsEnv,
+      DATABASE_URL: String(postgresUrl),
+      DATABASE_SCHEMA: newSchemaName(),
+    }),
   },
 ]
 
