@@ -1,19 +1,18 @@
 import type { FastifyInstance } from 'fastify'
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import { Type } from 'typebox'
+import type { CacheStats } from '../cache/cache.ts'
 import { routeSchema } from '../core/http-shapes.ts'
 import type { Database } from '../db/database.ts'
 import type { MessageService } from '../messages/service.ts'
 import { registerProcessMetrics } from './process-metrics.ts'
 
-export type CacheStats = { hits: number; misses: number; errors: number }
-
 export type MetricSources = {
   database: Pick<Database, 'stats'>
   messages: Pick<MessageService, 'queueStats'>
   streams: { open(): number }
-  /** Of the cache since the start; without it there are no cache figures. */
-  cacheStats?: () => CacheStats
+  /** Of the cache since the start. */
+  cacheStats: () => CacheStats
 }
 
 const BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
@@ -123,7 +122,6 @@ function registerSources(
   gauge('append_queue_waiting', 'Appends that wait for a statement.', () => messages.queueStats().waiting)
   gauge('append_queue_running', 'Append statements under way.', () => messages.queueStats().running)
   gauge('streams_open', 'Streams that are being read.', () => streams.open())
-  if (cacheStats === undefined) return
   new Counter({
     name: 'threadbase_cache_requests_total',
     help: 'Lookups in the cache by what came of them.',
