@@ -77,6 +77,18 @@ describe('the architecture', () => {
       "import { r } from '../threads/routes.ts'",
       /another slice/,
     ],
+    [
+      'traces are known outside of their adapter',
+      'http/x.ts',
+      "import { trace } from '@opentelemetry/api'",
+      /driver @opentelemetry\/api/,
+    ],
+    [
+      'metrics are made in a slice',
+      'threads/x.ts',
+      "import { Counter } from 'prom-client'",
+      /driver prom-client/,
+    ],
     ['one port imports another', 'cache/x.ts', "import { x } from '../db/types.ts'", /sideways/],
     ['something outside of src', 'core/x.ts', "import { x } from '../../test/harness.ts'", /outside of src/],
     ['a file that is not there', 'core/x.ts', "import { x } from './gone.ts'", /does not exist/],

@@ -134,6 +134,7 @@ describeApi('the OpenAPI document', (api) => {
       }
       const policy = String(page.headers['content-security-policy'])
       expect(policy).toContain("default-src 'self'")
+      expect(policy).not.toContain('upgrade-insecure-requests')
     }
     const initializer = await api.call('GET', '/docs/static/swagger-initializer.js')
     expect(initializer.text).toContain("resolveUrl('./json')")

@@ -1,8 +1,14 @@
+import { execFile } from 'node:child_process'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { promisify } from 'node:util'
+import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { availableStores, cleanUpAfterAll } from '../../test/e2e/processes.ts'
 import { engines, recordingLog } from '../../test/harness.ts'
 import { type Api, type Json, openApi } from '../../test/http.ts'
+import { parseConfig } from '../config.ts'
+import { startServer } from '../server.ts'
 import { openTraces, type Traces } from '../traces.ts'
 
 type Span = {
@@ -44,6 +50,8 @@ async function startCollector() {
 
 const attributesOf = (list: Json): Record<string, unknown> =>
   Object.fromEntries(list.map(({ key, value }: Json) => [key, Object.values(value)[0]]))
+
+cleanUpAfterAll()
 
 const SERVER = 2
 const CLIENT = 3
@@ -177,4 +185,46 @@ describe('a collector', () => {
     expect(names).toEqual([['GET /health'], ['GET /ready']])
     for (const collector of collectors) await collector.close()
   })
+
+  test('is named by the environment of the server, which sends what is left when it closes', async () => {
+    const collector = await startCollector()
+    const env = {
+      ...(await availableStores.at(-1)?.newEnv()),
+      PORT: '0',
+      OTEL_EXPORTER_OTLP_ENDPOINT: collector.url.replace('/v1/traces', ''),
+      OTEL_SERVICE_NAME: 'named',
+    }
+    const server = await startServer(parseConfig(env), pino({ level: 'silent' }))
+    expect((await fetch(`${server.url}/api/threads`)).status).toBe(200)
+    // a client that leaves ends the span, too
+    const gone = new AbortController()
+    const upload = fetch(`${server.url}/api/threads`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: new ReadableStream({ start: (controller) => controller.enqueue(Buffer.from('{')) }),
+      duplex: 'half',
+      signal: gone.signal,
+    } as RequestInit)
+    setTimeout(() => gone.abort(), 200)
+    await expect(upload).rejects.toThrow()
+    await server.close()
+    const [list, post] = ['GET /api/threads', 'POST /api/threads'].map((name) =>
+      collector.spans().find((span) => span.name === name),
+    )
+    expect(list?.attributes['error.type']).toBeUndefined()
+    expect(collector.spans().filter(({ parentSpanId }) => parentSpanId === list?.spanId)).toHaveLength(1)
+    expect(post?.attributes['error.type']).toBe('aborted')
+    expect(collector.requests[0]?.text).toContain('"named"')
+    await collector.close()
+  })
+})
+
+test('without a collector nothing that makes or sends spans is loaded', async () => {
+  // the API alone comes with the metrics library
+  const program = `import { createRequire } from 'node:module'
+    const { startServer } = await import(${JSON.stringify(new URL('../server.ts', import.meta.url).href)})
+    const loaded = Object.keys(createRequire(import.meta.url).cache)
+    console.log(typeof startServer, loaded.length > 50, loaded.filter((file) => file.includes('@opentelemetry') && !file.includes('@opentelemetry/api/')))`
+  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', program])
+  expect(stdout.trim()).toBe('function true []')
 })
