@@ -4,7 +4,7 @@
  * character; for a thousand messages that is a third of the work on this side.
  */
 
-const OID = { int4: 23, text: 25, uuid: 2950 } as const
+const OID = { bytea: 17, int4: 23, text: 25, uuid: 2950 } as const
 const HEADER = 20
 const NULL = -1
 
@@ -52,6 +52,20 @@ export function intArray(values: readonly (number | null)[]): Buffer {
     buffer.writeInt32BE(value === null ? NULL : 4, at)
     if (value !== null) buffer.writeInt32BE(value, at + 4)
     at += value === null ? 4 : 8
+  }
+  return buffer
+}
+
+/** For a `bytea[]` parameter. */
+export function byteaArray(values: readonly (Uint8Array | null)[]): Buffer {
+  let bytes = 0
+  for (const value of values) if (value !== null) bytes += value.length
+  const buffer = allocate(values.length, bytes, OID.bytea, values.includes(null))
+  let at = HEADER
+  for (const value of values) {
+    buffer.writeInt32BE(value === null ? NULL : value.length, at)
+    if (value !== null) buffer.set(value, at + 4)
+    at += 4 + (value?.length ?? 0)
   }
   return buffer
 }

@@ -101,6 +101,56 @@ export type AuditLogTable = {
   request_id: string | null
 }
 
+export type CheckpointsTable = {
+  user_id: string
+  thread_id: string
+  checkpoint_ns: string
+  checkpoint_id: string
+  parent_id: string | null
+  v: number
+  hidden: Generated<boolean>
+  channels: string[]
+  roots: (string | null)[]
+  metadata: Json
+  codec: number
+  key_id: string | null
+  record: Buffer
+  created_at: Timestamp
+}
+
+export type CheckpointBlobsTable = {
+  user_id: string
+  thread_id: string
+  hash: string
+  type: string | null
+  codec: number
+  key_id: string | null
+  data: Buffer | null
+  refs: string[] | null
+}
+
+export type CheckpointWritesTable = {
+  user_id: string
+  thread_id: string
+  checkpoint_ns: string
+  checkpoint_id: string
+  task_id: string
+  idx: number
+  task_path: string
+  channel: string
+  type: string
+  codec: number
+  key_id: string | null
+  data: Buffer
+}
+
+export type CheckpointTombstonesTable = {
+  user_id: string
+  thread_id: string
+  deleted_through: string
+  deleted_at: Timestamp
+}
+
 export type RevisionsTable = {
   revision: string
   name: string
@@ -116,6 +166,10 @@ export type Schema = {
   api_keys: ApiKeysTable
   sessions: SessionsTable
   audit_log: AuditLogTable
+  checkpoints: CheckpointsTable
+  checkpoint_blobs: CheckpointBlobsTable
+  checkpoint_writes: CheckpointWritesTable
+  checkpoint_tombstones: CheckpointTombstonesTable
   schema_revisions: RevisionsTable
 }
 
@@ -131,6 +185,13 @@ export const SCHEMA_OBJECTS: ReadonlySet<string> = new Set([
   'api_keys',
   'sessions',
   'audit_log',
+  'checkpoints',
+  'checkpoint_blobs',
+  'checkpoint_writes',
+  'checkpoint_tombstones',
+  'checkpoint_lock_key',
+  'put_checkpoint',
+  'put_checkpoint_writes',
   'schema_revisions',
   'append_messages',
 ])
@@ -144,5 +205,12 @@ export const t = {
   apiKeys: sql.table('api_keys'),
   sessions: sql.table('sessions'),
   auditLog: sql.table('audit_log'),
+  checkpoints: sql.table('checkpoints'),
+  checkpointBlobs: sql.table('checkpoint_blobs'),
+  checkpointWrites: sql.table('checkpoint_writes'),
+  checkpointTombstones: sql.table('checkpoint_tombstones'),
+  checkpointLockKey: sql.table('checkpoint_lock_key'),
+  putCheckpoint: sql.table('put_checkpoint'),
+  putCheckpointWrites: sql.table('put_checkpoint_writes'),
   appendMessages: sql.table('append_messages'),
 }
