@@ -26,7 +26,10 @@ export function cut<T>(items: readonly T[], bitsOf: (item: T) => number): T[][] 
 }
 
 /** The nodes of a list of values, its root among them. Equal lists have equal roots; an empty one has a node, too. */
-export function buildTree(values: readonly Address[], { ofNode }: Addresser): { root: Address; nodes: Nodes } {
+export function buildTree(
+  values: readonly Address[],
+  { ofNode }: Addresser,
+): { root: Address; nodes: Nodes } {
   const nodes: Nodes = new Map()
   const add = (parts: Address[]): Address => {
     const address = ofNode(parts)
@@ -45,7 +48,10 @@ export function buildTree(values: readonly Address[], { ofNode }: Addresser): { 
  * The values below a root, in order.
  * @param partsOf the parts of a node, undefined for a value
  */
-export function listValues(root: Address, partsOf: (address: Address) => readonly Address[] | undefined): Address[] {
+export function listValues(
+  root: Address,
+  partsOf: (address: Address) => readonly Address[] | undefined,
+): Address[] {
   const values: Address[] = []
   const visit = (address: Address) => {
     const parts = partsOf(address)

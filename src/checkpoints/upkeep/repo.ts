@@ -1,0 +1,223 @@
+import { sql } from 'kysely'
+import { textArray } from '../../db/arrays.ts'
+import { type Db, t } from '../../db/schema.ts'
+
+const mine = (userId: string, threadId: string) => sql`user_id = ${userId} and thread_id = ${threadId}`
+
+/** Keeps every put of the thread out until the transaction ends. */
+export async function lockThread(tx: Db, userId: string, threadId: string): Promise<void> {
+  await sql`/* checkpoints.lock */
+    select pg_advisory_xact_lock(${t.checkpointLockKey}(${userId}, ${threadId}))`.execute(tx)
+}
+
+/** Two threads, in one order whichever is which. */
+export async function lockThreads(tx: Db, userId: string, threadIds: string[]): Promise<void> {
+  await sql`/* checkpoints.lock_many */
+    select pg_advisory_xact_lock(l.key)
+      from (select distinct ${t.checkpointLockKey}(${userId}, i.id) as key
+              from unnest(${textArray(threadIds)}::text[]) i (id) order by 1) l`.execute(tx)
+}
+
+/** Removes all of a thread, and remembers up to which checkpoint. */
+export async function deleteThread(tx: Db, userId: string, threadId: string): Promise<void> {
+  await sql`
+    /* checkpoints.delete_thread */
+    with gone as (
+      delete from ${t.checkpoints} where ${mine(userId, threadId)} returning checkpoint_id
+    ), writes as (
+      delete from ${t.checkpointWrites} where ${mine(userId, threadId)} returning checkpoint_id
+    ), blobs as (
+      delete from ${t.checkpointBlobs} where ${mine(userId, threadId)}
+    ), last as (
+      select max(checkpoint_id collate "C") as id from (select * from gone union all select * from writes) x
+    )
+    insert into ${t.checkpointTombstones} as tomb (user_id, thread_id, deleted_through)
+    select ${userId}, ${threadId}, last.id from last where last.id is not null
+        on conflict (user_id, thread_id) do update
+           set deleted_through = greatest(tomb.deleted_through, excluded.deleted_through), deleted_at = now()`.execute(
+    tx,
+  )
+}
+
+/** Forgets removals after which no write can be on its way any more. */
+export async function sweepTombstones(tx: Db, userId: string, olderThanS: number): Promise<void> {
+  await sql`/* checkpoints.sweep_tombstones */
+    delete from ${t.checkpointTombstones}
+     where user_id = ${userId} and deleted_at < now() - make_interval(secs => ${olderThanS})`.execute(tx)
+}
+
+/** Which checkpoints of a thread go: all conditions that are given must hold. */
+export type Doomed = { olderThanS?: number; keepLatest?: number; runIds?: string[] }
+
+/** Hides the doomed checkpoints. Returns how many. */
+export async function hideCheckpoints(
+  tx: Db,
+  userId: string,
+  threadId: string,
+  doomed: Doomed,
+): Promise<number> {
+  const { olderThanS = null, keepLatest = 0, runIds } = doomed
+  const ofRuns =
+    runIds === undefined ? sql`` : sql`and c.metadata ->> 'run_id' = any (${textArray(runIds)}::text[])`
+  const { numAffectedRows } = await sql`
+    /* checkpoints.hide */
+    update ${t.checkpoints} c set hidden = true
+      from (select checkpoint_ns, checkpoint_id,
+                   row_number() over (partition by checkpoint_ns order by checkpoint_id desc) as nth
+              from ${t.checkpoints} where ${mine(userId, threadId)} and not hidden) d
+     where c.user_id = ${userId} and c.thread_id = ${threadId}
+       and c.checkpoint_ns = d.checkpoint_ns and c.checkpoint_id = d.checkpoint_id
+       and d.nth > ${keepLatest} ${ofRuns}
+       and (${olderThanS}::float8 is null or c.created_at < now() - make_interval(secs => ${olderThanS}))`.execute(
+    tx,
+  )
+  return Number(numAffectedRows ?? 0)
+}
+
+/**
+ * Removes hidden checkpoints, except those that a visible one is read through: the ancestors of one whose DeltaChannels
+ * (`counters_since_delta_snapshot`) have no value in it, up to where they have one; of these only that value and the
+ * writes to these channels stay. Likewise what the parent of one of an old format sent. Returns how many writes went.
+ */
+export async function removeHidden(tx: Db, userId: string, threadId: string): Promise<number> {
+  const { rows } = await sql<{ writes: number }>`
+    /* checkpoints.remove_hidden */
+    with recursive need (ns, id, channel) as (
+      select k.checkpoint_ns, k.parent_id, d.channel
+        from ${t.checkpoints} k, lateral (
+               select jsonb_object_keys(k.metadata -> 'counters_since_delta_snapshot') as channel
+                where jsonb_typeof(k.metadata -> 'counters_since_delta_snapshot') = 'object') d
+       where k.user_id = ${userId} and k.thread_id = ${threadId} and not k.hidden
+         and k.parent_id is not null and d.channel <> all (k.channels)
+      union
+      select n.ns, p.parent_id, n.channel
+        from need n join ${t.checkpoints} p
+          on p.user_id = ${userId} and p.thread_id = ${threadId} and p.checkpoint_ns = n.ns and p.checkpoint_id = n.id
+       where p.parent_id is not null and n.channel <> all (p.channels)
+    ), sent as (
+      select k.checkpoint_ns as ns, k.parent_id as id, '__pregel_tasks' as channel
+        from ${t.checkpoints} k
+       where k.user_id = ${userId} and k.thread_id = ${threadId} and not k.hidden and k.parent_id is not null and k.v < 4
+    ), needed as materialized (
+      select * from need union select * from sent
+    ), gone as (
+      delete from ${t.checkpoints} c
+       where ${mine(userId, threadId)} and hidden
+         and not exists (select from needed n where n.ns = c.checkpoint_ns and n.id = c.checkpoint_id)
+    ), trimmed as (
+      update ${t.checkpoints} c
+         set roots = array(select case when exists (select from needed n where n.ns = c.checkpoint_ns
+                                                       and n.id = c.checkpoint_id and n.channel = u.channel) then u.root end
+                             from unnest(c.channels, c.roots) with ordinality as u (channel, root, n) order by u.n)
+       where ${mine(userId, threadId)} and hidden
+         and exists (select from needed n where n.ns = c.checkpoint_ns and n.id = c.checkpoint_id)
+    ), writes as (
+      delete from ${t.checkpointWrites} w
+       using ${t.checkpoints} c
+       where w.user_id = ${userId} and w.thread_id = ${threadId}
+         and c.user_id = ${userId} and c.thread_id = ${threadId} and c.hidden
+         and c.checkpoint_ns = w.checkpoint_ns and c.checkpoint_id = w.checkpoint_id
+         and not exists (select from needed n where n.ns = w.checkpoint_ns and n.id = w.checkpoint_id
+                            and n.channel = w.channel)
+      returning 1
+    ), tombstone as (
+      insert into ${t.checkpointTombstones} as tomb (user_id, thread_id, deleted_through)
+      select ${userId}, ${threadId}, max(checkpoint_id) from ${t.checkpoints}
+       where ${mine(userId, threadId)} and hidden
+      having max(checkpoint_id) is not null
+          on conflict (user_id, thread_id) do update
+             set deleted_through = greatest(tomb.deleted_through, excluded.deleted_through), deleted_at = now()
+    )
+    select count(*)::int as writes from writes`.execute(tx)
+  return rows[0]?.writes ?? 0
+}
+
+/** Removes the values and nodes that no checkpoint of the thread leads to. Returns how many. */
+export async function sweepBlobs(tx: Db, userId: string, threadId: string): Promise<number> {
+  const { numAffectedRows } = await sql`
+    /* checkpoints.sweep */
+    with recursive live (hash) as (
+      select r.hash from ${t.checkpoints} c, unnest(c.roots) r (hash) where ${mine(userId, threadId)} and r.hash is not null
+      union
+      select r.hash
+        from live join ${t.checkpointBlobs} b
+          on b.user_id = ${userId} and b.thread_id = ${threadId} and b.hash = live.hash, unnest(b.refs) r (hash)
+    )
+    delete from ${t.checkpointBlobs} b
+     where ${mine(userId, threadId)} and not exists (select from live where live.hash = b.hash)`.execute(tx)
+  return Number(numAffectedRows ?? 0)
+}
+
+/** Of those that are asked for, or of all, the threads that have checkpoints. */
+export async function listThreadIds(db: Db, userId: string, runIds?: string[]): Promise<string[]> {
+  const ofRuns =
+    runIds === undefined ? sql`` : sql`and metadata ->> 'run_id' = any (${textArray(runIds)}::text[])`
+  const { rows } = await sql<{ id: string }>`
+    /* checkpoints.thread_ids */
+    select distinct thread_id as id from ${t.checkpoints} where user_id = ${userId} and not hidden ${ofRuns} order by 1`.execute(
+    db,
+  )
+  return rows.map(({ id }) => id)
+}
+
+export type ThreadRow = { threadId: string; checkpointId: string; updatedAt: Date }
+
+/** By id, each with its newest checkpoint: one step along the index a thread, however many checkpoints there are. */
+export async function listThreads(
+  db: Db,
+  userId: string,
+  after: string,
+  limit: number,
+): Promise<ThreadRow[]> {
+  const next = (from: ReturnType<typeof sql>) => sql`
+    select thread_id from ${t.checkpoints}
+     where user_id = ${userId} and thread_id > ${from} and not hidden order by thread_id limit 1`
+  const { rows } = await sql<ThreadRow>`
+    /* checkpoints.threads */
+    with recursive thread (id, n) as (
+      select x.thread_id, 1 from (${next(sql`${after}`)}) x
+      union all
+      select x.thread_id, thread.n + 1 from thread, lateral (${next(sql`thread.id`)}) x where thread.n < ${limit}
+    )
+    select thread.id as "threadId", newest.checkpoint_id as "checkpointId", newest.created_at as "updatedAt"
+      from thread, lateral (
+             select checkpoint_id, created_at from ${t.checkpoints}
+              where user_id = ${userId} and thread_id = thread.id and not hidden
+              order by checkpoint_id desc limit 1) newest
+     order by thread.id`.execute(db)
+  return rows
+}
+
+/** Copies all of a thread. Returns how many checkpoints it has; none are copied when the target has anything. */
+export async function copyThread(
+  tx: Db,
+  userId: string,
+  source: string,
+  target: string,
+): Promise<{ copied: number; taken: boolean }> {
+  const { rows } = await sql<{ copied: number; taken: boolean }>`
+    /* checkpoints.copy */
+    with taken as materialized (
+      select exists (select from ${t.checkpoints} where ${mine(userId, target)})
+          or exists (select from ${t.checkpointWrites} where ${mine(userId, target)}) as yes
+    ), blobs as (
+      insert into ${t.checkpointBlobs} (user_id, thread_id, hash, type, codec, key_id, data, refs)
+      select user_id, ${target}, hash, type, codec, key_id, data, refs
+        from ${t.checkpointBlobs}, taken where ${mine(userId, source)} and not taken.yes
+          on conflict do nothing
+    ), writes as (
+      insert into ${t.checkpointWrites} (user_id, thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path,
+                                         channel, type, codec, key_id, data)
+      select user_id, ${target}, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, codec, key_id, data
+        from ${t.checkpointWrites}, taken where ${mine(userId, source)} and not taken.yes
+    ), copied as (
+      insert into ${t.checkpoints} (user_id, thread_id, checkpoint_ns, checkpoint_id, parent_id, v, hidden, channels,
+                                    roots, metadata, codec, key_id, record, created_at)
+      select user_id, ${target}, checkpoint_ns, checkpoint_id, parent_id, v, hidden, channels, roots, metadata, codec,
+             key_id, record, created_at
+        from ${t.checkpoints}, taken where ${mine(userId, source)} and not taken.yes
+      returning 1
+    )
+    select (select count(*) from copied)::int as copied, yes as taken from taken`.execute(tx)
+  return rows[0] ?? { copied: 0, taken: false }
+}

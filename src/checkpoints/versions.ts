@@ -1,0 +1,19 @@
+import { randomBytes } from 'node:crypto'
+
+// A letter comes behind every digit in the order that LangGraph compares by, so that our versions are greater than the
+// integers, and the texts of digits, of a thread that another checkpointer began.
+const MARK = 'v'
+const DIGITS = 10
+const RANDOM_BYTES = 6
+
+/** A version above the given one, which no other call returns: two branches never share one. */
+export function nextVersion(current: string | number | undefined): string {
+  const counter = countOf(current) + 1
+  return `${MARK}${String(counter).padStart(DIGITS, '0')}.${randomBytes(RANDOM_BYTES).toString('hex')}`
+}
+
+function countOf(version: string | number | undefined): number {
+  if (version === undefined) return 0
+  const count = typeof version === 'number' ? Math.floor(version) : Number(/^v?(\d+)/.exec(version)?.[1] ?? 0)
+  return Number.isSafeInteger(count) && count > 0 ? count : 0
+}
