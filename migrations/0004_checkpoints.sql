@@ -122,6 +122,7 @@ language plpgsql volatile
 -- each lookup is by key; tables may be new and without statistics
 set enable_seqscan = off
 set plan_cache_mode = force_generic_plan
+set jit = off
 as $function$
 begin
   if p_children is null then
@@ -179,6 +180,7 @@ create function :"schema".put_checkpoint_writes(
 language plpgsql volatile
 set enable_seqscan = off
 set plan_cache_mode = force_generic_plan
+set jit = off
 as $function$
 begin
   perform pg_advisory_xact_lock_shared(:"schema".checkpoint_lock_key(p_user_id, p_thread_id));
@@ -203,8 +205,35 @@ begin
 end
 $function$;
 
+-- All values and nodes below some roots, each once for every node that names it.
+create function :"schema".checkpoint_parts(p_user_id text, p_thread_id text, p_roots uuid[])
+returns table (hash uuid, type text, codec smallint, key_id text, data bytea, refs uuid[])
+language plpgsql stable
+-- nobody can estimate a recursion: the planner would prepare for millions of rows, and compile for them
+set plan_cache_mode = force_generic_plan
+set jit = off
+as $function$
+begin
+  return query
+  with recursive part as (
+    select b.hash, b.type, b.codec, b.key_id, b.data, b.refs
+      from (select distinct r.hash from unnest(p_roots) r (hash)) top, lateral (
+             -- one lookup by key each, whatever the planner thinks of the table
+             select * from :"schema".checkpoint_blobs c
+              where c.user_id = p_user_id and c.thread_id = p_thread_id and c.hash = top.hash limit 1) b
+    union all
+    select b.hash, b.type, b.codec, b.key_id, b.data, b.refs
+      from (select distinct r.hash from part, unnest(part.refs) r (hash)) below, lateral (
+             select * from :"schema".checkpoint_blobs c
+              where c.user_id = p_user_id and c.thread_id = p_thread_id and c.hash = below.hash limit 1) b
+  )
+  select part.hash, part.type, part.codec, part.key_id, part.data, part.refs from part;
+end
+$function$;
+
 -- down
 
+drop function :"schema".checkpoint_parts(text, text, uuid[]);
 drop function :"schema".put_checkpoint_writes(text, text, text, text, text, text, int[], text[], text[], int[], text[], bytea[]);
 drop function :"schema".put_checkpoint(text, text, text, text, text, int, text[], uuid[], text, int, text, bytea,
   timestamptz, uuid[], text[], int[], text[], bytea[], int[], uuid[], uuid[], int);

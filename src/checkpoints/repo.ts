@@ -133,12 +133,12 @@ export async function readCheckpoints(
           select * from ${t.checkpoints} where ${conditions(query)} and not hidden
            order by checkpoint_id desc, checkpoint_ns, thread_id limit ${query.limit}
         ) h
-    ), ${partsOfHead(userId)}
+    )
     select 'checkpoint' as kind, h.at, h.checkpoint_id as k1, h.checkpoint_ns as k2, h.thread_id as k3, h.parent_id as k4,
            h.metadata::text as k5, h.v as n, ${options.children === true ? countChildren : sql`0`} as n2, h.codec, h.key_id,
            ${readable('h', 'record')}, h.roots::text as refs
       from head h
-    union all ${blobsOfHead} union all ${writesOfHead(userId)}
+    union all ${blobsOfHead(userId)} union all ${writesOfHead(userId)}
     union all
     select 'send', h.at, w.checkpoint_id, w.checkpoint_ns, w.task_id, w.channel, w.task_path, w.idx, 0, w.codec, w.key_id,
            ${readable('w', 'data')}, w.type
@@ -179,30 +179,15 @@ export async function readPath(db: Db, { userId, threadId, ns, id, channels }: P
                      from unnest(path.channels, path.roots) with ordinality as c (name, root, n) order by c.n) as roots,
              path.channels && path.wanted as has_seed
         from path
-    ), ${partsOfHead(userId)}
+    )
     select 'checkpoint' as kind, h.at, h.checkpoint_id as k1, h.checkpoint_ns as k2, h.thread_id as k3, h.parent_id as k4,
            null as k5, h.v as n, 0 as n2, h.codec, h.key_id,
            case when h.has_seed then ${textOf('h', 'record')} end as text,
            case when h.has_seed then ${bytesOf('h', 'record')} end as data, h.roots::text as refs
       from head h
-    union all ${blobsOfHead} union all ${writesOfHead(userId)}`.execute(db)
+    union all ${blobsOfHead(userId)} union all ${writesOfHead(userId)}`.execute(db)
   return collect(rows)
 }
-
-/** Every value and node below the roots of `head`, once for each of them that is shared. */
-const partsOfHead = (userId: string) => sql`
-  part (thread_id, hash, type, codec, key_id, data, refs) as (
-    select b.thread_id, b.hash, b.type, b.codec, b.key_id, b.data, b.refs
-      from (select distinct head.thread_id, r.hash from head, unnest(head.roots) r (hash)) top, lateral (
-             -- one lookup by key each, whatever the planner thinks of the table
-             select * from ${t.checkpointBlobs} b
-              where b.user_id = ${userId} and b.thread_id = top.thread_id and b.hash = top.hash limit 1) b
-    union all
-    select b.thread_id, b.hash, b.type, b.codec, b.key_id, b.data, b.refs
-      from (select distinct part.thread_id, r.hash from part, unnest(part.refs) r (hash)) below, lateral (
-             select * from ${t.checkpointBlobs} b
-              where b.user_id = ${userId} and b.thread_id = below.thread_id and b.hash = below.hash limit 1) b
-  )`
 
 type Column = [table: 'h' | 'p' | 'w', column: 'record' | 'data']
 const isText = (table: Column[0]) => sql`(${sql.ref(table)}.codec = 0 and ${sql.ref(table)}.key_id is null)`
@@ -213,9 +198,12 @@ const bytesOf = (...[table, column]: Column) =>
 /** What is UTF-8 comes as text: bytes come as hexadecimal digits, to be read back. */
 const readable = (...column: Column) => sql`${textOf(...column)} as text, ${bytesOf(...column)} as data`
 
-const blobsOfHead = sql`
+/** Every value and node below the roots of `head`. */
+const blobsOfHead = (userId: string) => sql`
   select 'blob', 0, p.hash::text, p.type, null, null, null, 0, 0, p.codec, p.key_id, ${readable('p', 'data')}, p.refs::text
-    from part p`
+    from (select head.thread_id, array_agg(distinct r.hash) as hashes
+            from head, unnest(head.roots) r (hash) where r.hash is not null group by 1) top,
+         lateral ${t.checkpointParts}(${userId}, top.thread_id, top.hashes) p`
 
 const writesOfHead = (userId: string) => sql`
   select 'write', h.at, w.checkpoint_id, w.checkpoint_ns, w.task_id, w.channel, w.task_path, w.idx, 0, w.codec, w.key_id,
