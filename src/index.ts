@@ -11,6 +11,14 @@ export function openThreadbase(options: ThreadbaseOptions = {}): Promise<Threadb
 
 export type { Bus } from './bus/bus.ts'
 export type { Cache } from './cache/cache.ts'
+export type {
+  CheckpointOptions,
+  EncryptionOptions,
+  PruneOptions,
+  Removed,
+  StateThread,
+  ThreadbaseSaver,
+} from './checkpoints/service.ts'
 export type { Config, ConfigDefaults, ConfigPatch, ConfigSource, NewConfig } from './configs/schema.ts'
 export type { ConfigService } from './configs/service.ts'
 export { ERROR_CODES, type ErrorCode, isThreadbaseError, ThreadbaseError } from './core/errors.ts'
@@ -20,7 +28,7 @@ export type { Scope } from './core/scope.ts'
 export type { Database } from './db/database.ts'
 export type { Message, MessagePatch, MessageQuery, NewMessage, Role } from './messages/schema.ts'
 export type { Appended, MessageService } from './messages/service.ts'
-export type { Threadbase, ThreadbaseOptions } from './threadbase.ts'
+export type { ForUser, Threadbase, ThreadbaseOptions } from './threadbase.ts'
 export type {
   ForkOptions,
   NewThread,

@@ -7,6 +7,12 @@ import type { Cache } from './cache/cache.ts'
 import { createLimiter, type Limiter } from './cache/limiter.ts'
 import { createMemoryCache } from './cache/memory.ts'
 import { openRedisCache } from './cache/redis.ts'
+import {
+  type CheckpointOptions,
+  type CheckpointService,
+  createCheckpointService,
+  type ThreadbaseSaver,
+} from './checkpoints/service.ts'
 import { type Config, parseConfig } from './config.ts'
 import type { ConfigDefaults } from './configs/schema.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
@@ -43,6 +49,8 @@ export type ThreadbaseOptions = {
   databaseRls?: RlsMode
   /** Values for threads that set none. */
   defaults?: Partial<ConfigDefaults>
+  /** How `checkpointer` stores LangGraph's state. */
+  checkpoints?: CheckpointOptions
   /** A pino logger or its like. Default: nothing is logged. */
   log?: Logger
   /** Environment variables to read what the options leave out. Default: none. */
@@ -53,6 +61,8 @@ export type Threadbase = AsyncDisposable & {
   readonly threads: ThreadService
   readonly messages: MessageService
   readonly configs: ConfigService
+  /** LangGraph's checkpointer for any user: `configurable.user_id` says for whom. */
+  readonly checkpointer: ThreadbaseSaver
   /** Import and export of conversations. */
   readonly transfer: TransferService
   /** Users, their API keys and sign-ins, and who is behind a credential. */
@@ -67,8 +77,15 @@ export type Threadbase = AsyncDisposable & {
   readonly bus: Bus
   /** Limits on how often something may be done, counted in the cache. */
   readonly limiter: Limiter
+  /** What is one user's, whatever a config says. @throws invalid_input for an id that cannot be one */
+  forUser(userId: string): ForUser
   /** Lets running statements finish, then closes every connection and file. */
   close(): Promise<void>
+}
+
+export type ForUser = {
+  /** LangGraph's checkpointer, for the threads of this user. */
+  readonly checkpointer: ThreadbaseSaver
 }
 
 /** What the services stand on beside the database. */
@@ -80,7 +97,7 @@ export type Ports = Pick<Threadbase, 'cache' | 'bus'>
  *   process has the embedded store open
  */
 export async function openThreadbase(options: ThreadbaseOptions = {}): Promise<Threadbase> {
-  return openConfigured(toConfig(options), options.log ?? silentLog)
+  return openConfigured(toConfig(options), options.log ?? silentLog, undefined, options.checkpoints)
 }
 
 /** As {@link openThreadbase}, from a configuration that is parsed already. */
@@ -88,6 +105,7 @@ export async function openConfigured(
   config: Config,
   log: Logger,
   trace?: StatementTrace,
+  checkpoints?: CheckpointOptions,
 ): Promise<Threadbase> {
   const database = await openDatabase(config, log, trace)
   try {
@@ -101,7 +119,11 @@ export async function openConfigured(
     }
     await prepareRls(database, { grant: config.migrateAtStart })
     const auth = await withSecrets(config, log)
-    return await createThreadbase(database, { ...config, auth, log }, await openPorts(config, log))
+    return await createThreadbase(
+      database,
+      { ...config, auth, log, checkpoints },
+      await openPorts(config, log),
+    )
   } catch (error) {
     await database.close()
     throw error
@@ -149,17 +171,21 @@ async function withSecrets({ auth, dataDir, databaseUrl }: Config, log: Logger):
   return { ...auth, secrets: [await readOrMakeSecret(file)] }
 }
 
-export type ServiceOptions = Pick<Config, 'defaults' | 'auth'> & { log: Logger }
+export type ServiceOptions = Pick<Config, 'defaults' | 'auth'> & {
+  log: Logger
+  checkpoints?: CheckpointOptions
+}
 
 /** The services on a database that is open and migrated; closing them closes what they were given. */
 export async function createThreadbase(
   database: Database,
-  { defaults, auth, log }: ServiceOptions,
+  { defaults, auth, log, checkpoints: checkpointOptions }: ServiceOptions,
   { cache, bus }: Ports,
 ): Promise<Threadbase> {
   const { parallelism: lanes } = database
   const threads = createThreadService(database)
   const messages = createMessageService(database, { lanes })
+  const checkpoints: CheckpointService = createCheckpointService(database, checkpointOptions)
   const audit = createAuditService(database.db)
   const limiter = createLimiter(cache, log)
   const identity = await createIdentityService({ database, cache, bus, limiter, audit, log }, auth)
@@ -173,6 +199,8 @@ export async function createThreadbase(
     messages,
     transfer: createTransferService(database, { threads, messages, lanes }),
     configs: createConfigService(database, defaults),
+    checkpointer: checkpoints.forAll,
+    forUser: (userId) => ({ checkpointer: checkpoints.forUser(userId) }),
     identity,
     audit,
     database,

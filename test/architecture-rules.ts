@@ -38,6 +38,7 @@ const LEVELS: Record<string, number> = {
   'threadbase.ts': 3,
   'server.ts': 4,
   'index.ts': 5,
+  'langgraph.ts': 5,
   cli: 5,
 }
 

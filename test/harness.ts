@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { sql } from 'kysely'
 import { inject } from 'vitest'
+import type { CheckpointOptions } from '../src/checkpoints/service.ts'
 import type { ConfigDefaults } from '../src/configs/schema.ts'
 import { type Logger, silentLog } from '../src/core/log.ts'
 import type { CommonOptions, Database, RlsMode } from '../src/db/database.ts'
@@ -37,6 +38,7 @@ export type OpenOptions = Partial<Omit<CommonOptions, 'log'>> &
     auth?: Partial<AuthSettings>
     /** Default: of this process alone. */
     ports?: Ports
+    checkpoints?: CheckpointOptions
   }
 
 export type Engine = {
@@ -143,12 +145,18 @@ async function migrated(database: Database, options: OpenOptions, log: Logger): 
 /** The services on a database that a test opened itself. */
 export function openServices(
   database: Database,
-  { defaults, auth, ports }: Pick<OpenOptions, 'defaults' | 'auth' | 'ports'> = {},
+  {
+    defaults,
+    auth,
+    ports,
+    checkpoints,
+  }: Pick<OpenOptions, 'defaults' | 'auth' | 'ports' | 'checkpoints'> = {},
   log: Logger = silentLog,
 ): Promise<Threadbase> {
   const settings = {
     defaults: { ...NO_DEFAULTS, ...defaults },
     auth: { ...TEST_AUTH, ...auth },
+    checkpoints,
     log,
   }
   return createThreadbase(database, settings, ports ?? openLocalPorts(log))

@@ -28,7 +28,7 @@ export type StoredCheckpoint = StoredCoded & {
   roots: (Address | null)[]
 }
 
-type Record_ = { c: Omit<Checkpoint, 'channel_values'>; k: [name: string, kind: Kind, inline?: unknown][] }
+type RecordJson = { c: Omit<Checkpoint, 'channel_values'>; k: [name: string, kind: Kind, inline?: unknown][] }
 
 export const blobPlace = (address: Address) => `blob ${address}`
 export const recordPlace = (ns: string, id: string) => `record ${JSON.stringify([ns, id])}`
@@ -43,8 +43,8 @@ export async function readCheckpoint(
   only?: ReadonlySet<string>,
 ): Promise<Checkpoint> {
   const text = decoder.codec.decode(stored, recordPlace(stored.ns, stored.id)).toString()
-  const { c, k } = parseText(text) as Record_
-  const read = async ([name, kind, inline]: Record_['k'][number], i: number) => {
+  const { c, k } = parseText(text) as RecordJson
+  const read = async ([name, kind, inline]: RecordJson['k'][number], i: number) => {
     const root = stored.roots[i] ?? null
     if (kind === 'i') return [name, await readInline(inline)] as const
     if (root === null) return undefined

@@ -19,15 +19,16 @@ import {
 import { ThreadbaseError } from '../core/errors.ts'
 import type { Page } from '../core/pages.ts'
 import type { Database } from '../db/database.ts'
-import { type Codec, createCodecs, type EncryptionOptions } from './codec.ts'
+import type { EncryptionOptions } from './codec.ts'
 import { type Decoder, readCheckpoint, readMetadata, recordPlace, writePlace } from './decode.ts'
 import { type Encoder, planCheckpoint } from './encode.ts'
-import { createKnown, type Known, NOTHING_KNOWN } from './known.ts'
-import { createMemo, type Memo } from './memo.ts'
+import { type Known, NOTHING_KNOWN } from './known.ts'
+import type { Memo } from './memo.ts'
 import * as repo from './repo.ts'
 import { dumpFilter, dumpMetadata, toBlobRows, toTime } from './rows.ts'
 import { invalid, type Place, readPlace, readUser, requireText, requireThread } from './run-config.ts'
 import { dump, isStock, load } from './serde.ts'
+import { createShared, type Shared } from './shared.ts'
 import {
   createUpkeep,
   type PruneOptions,
@@ -53,21 +54,11 @@ export type SaverOptions = {
   concurrency?: 'reject' | 'last-write-wins'
 }
 
-/** @internal What users' checkpointers of one Threadbase share. */
-export type Shared = {
-  codecs: (userId: string) => Codec
-  known: (thread: string) => Known
-  memos: WeakMap<Codec, WeakMap<object, Memo>>
-}
-
 const NEWEST_FORMAT = 4
 const PENDING_SENDS_MOVED = 4
-// LangGraph's own serializer has no state: all of its instances write one form
-const STOCK = {}
 const FIRST_PAGE = 10
 const MAX_PAGE = 100
 const PAGE_BYTES = 8_000_000
-const MAX_SEEN = 10_000
 
 /**
  * LangGraph's checkpointer on Threadbase's database. Checkpoints are kept by user, thread and namespace; the user is
@@ -82,19 +73,13 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
   readonly #stock: boolean
   readonly #shared: Shared
   readonly #upkeep: Upkeep
-  /** How many children a checkpoint had when it was read here, for `reject`. */
-  readonly #seen = new Map<string, number>()
 
   constructor(database: Pick<Database, 'forUser'>, options: SaverOptions = {}, shared?: Shared) {
     super(options.serde)
     this.#forUser = (userId) => database.forUser(userId)
     this.#options = options
     this.#stock = isStock(this.serde)
-    this.#shared = shared ?? {
-      codecs: createCodecs(options.encryption),
-      known: createKnown(),
-      memos: new WeakMap(),
-    }
+    this.#shared = shared ?? createShared(options.encryption)
     this.#upkeep = createUpkeep(database)
   }
 
@@ -112,8 +97,12 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     const { checkpoints, blobs } = await repo.readCheckpoints(this.#forUser(userId), query, { children })
     const [found] = checkpoints
     if (found === undefined) return undefined
-    if (children) this.#see(seenKey(userId, threadId, ns, found.id), found.children)
-    const tuple = await this.#toTuple(found, { blobs, config, decoder: this.#decoder(userId, true) })
+    if (children) this.#shared.children.keep({ userId, threadId, ns, id: found.id }, found.children)
+    const tuple = await this.#toTuple(found, {
+      blobs,
+      config,
+      decoder: { ...this.#decoder(userId), memo: this.#memoOf(userId) },
+    })
     this.#knownOf(userId, threadId).add(blobs.keys())
     return tuple
   }
@@ -136,7 +125,7 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     while (left > 0) {
       const size = Math.min(page, left)
       const read = await repo.readCheckpoints(this.#forUser(userId), { ...query, after, limit: size })
-      const reading = { blobs: read.blobs, config, decoder: this.#decoder(userId, false) }
+      const reading = { blobs: read.blobs, config, decoder: this.#decoder(userId) }
       for (const found of read.checkpoints) yield await this.#toTuple(found, reading)
       const last = read.checkpoints.at(-1)
       if (last === undefined || read.checkpoints.length < size) return
@@ -206,7 +195,8 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
       record: encoder.codec.encode(Buffer.from(plan.record), true, recordPlace(ns, id)),
       createdAt: toTime(checkpoint.ts),
     }
-    const children = this.#rejects ? (this.#seen.get(seenKey(userId, threadId, ns, parentId)) ?? 0) : null
+    const parent = { userId, threadId, ns, id: parentId }
+    const children = this.#rejects ? this.#shared.children.find(parent) : null
     const blobs = toBlobRows(plan.blobs, encoder.codec)
     const outcome = await repo.putCheckpoint(this.#forUser(userId), row, blobs, plan.expected, children)
     if (outcome === 'stored' || outcome === 'replaced') this.#knownOf(userId, threadId).add(plan.blobs.keys())
@@ -226,7 +216,7 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     if (id === undefined) throw invalid('configurable.checkpoint_id is missing', 'configurable.checkpoint_id')
     requireText(taskId, 'task id')
     requireText(taskPath, 'task path', true)
-    const codec = this.#shared.codecs(userId)
+    const codec = this.#shared.codecOf(userId)
     const rows = await Promise.all(
       writes.map(async ([channel, value], i): Promise<repo.WriteRow> => {
         const idx = WRITES_IDX_MAP[channel] ?? i
@@ -260,7 +250,7 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     const channels = [...new Set(options.channels)]
     const histories = new Map(channels.map((name): [string, DeltaChannelHistory] => [name, { writes: [] }]))
     if (threadId === undefined || channels.length === 0) return Object.fromEntries(histories)
-    const decoder = this.#decoder(userId, false)
+    const decoder = this.#decoder(userId)
     const query = { userId, threadId, ns, id, channels }
     const { checkpoints, blobs } = await repo.readPath(this.#forUser(userId), query)
     const open = new Set(channels)
@@ -331,7 +321,7 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
   }
 
   #knownOf(userId: string, threadId: string): Known {
-    return this.#shared.known(`${userId}\0${threadId}`)
+    return this.#shared.knownOf(userId, threadId)
   }
 
   #forgetting(userId: string, { threadIds, ...removed }: Removed & { threadIds: string[] }): Removed {
@@ -340,37 +330,23 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
   }
 
   #encoder(userId: string, known: Known): Encoder {
-    const codec = this.#shared.codecs(userId)
-    return { serde: this.serde, stock: this.#stock, codec, memo: this.#memoOf(codec), known }
+    return { ...this.#decoder(userId), memo: this.#memoOf(userId), known }
   }
 
-  #decoder(userId: string, remember: boolean): Decoder {
-    const codec = this.#shared.codecs(userId)
-    const memo = remember ? this.#memoOf(codec) : undefined
-    return { serde: this.serde, stock: this.#stock, codec, memo }
+  #decoder(userId: string): Decoder {
+    return { serde: this.serde, stock: this.#stock, codec: this.#shared.codecOf(userId) }
   }
 
-  /** Addresses are of a codec, and forms of a serializer. */
-  #memoOf(codec: Codec): Memo {
-    let memos = this.#shared.memos.get(codec)
-    if (memos === undefined) this.#shared.memos.set(codec, (memos = new WeakMap()))
-    const form = this.#stock ? STOCK : this.serde
-    let memo = memos.get(form)
-    if (memo === undefined) memos.set(form, (memo = createMemo()))
-    return memo
+  #memoOf(userId: string): Memo {
+    return this.#shared.memoOf(this.#shared.codecOf(userId), this.serde, this.#stock)
   }
 
   #seeOwn({ userId, threadId, ns, id }: repo.CheckpointKey, parentId: string | undefined): void {
     if (!this.#rejects) return
-    const parent = seenKey(userId, threadId, ns, parentId)
-    this.#see(parent, (this.#seen.get(parent) ?? 0) + 1)
-    this.#see(seenKey(userId, threadId, ns, id), 0)
-  }
-
-  #see(key: string, children: number): void {
-    this.#seen.delete(key)
-    this.#seen.set(key, children)
-    if (this.#seen.size > MAX_SEEN) this.#seen.delete(this.#seen.keys().next().value as string)
+    const { children } = this.#shared
+    const parent = { userId, threadId, ns, id: parentId }
+    children.keep(parent, children.find(parent) + 1)
+    children.keep({ userId, threadId, ns, id }, 0)
   }
 
   /** With the user where the config named one, so that the config of an answer can be used as it is. */
@@ -436,9 +412,6 @@ type PutInput = {
   metadata: CheckpointMetadata
   changed: ReadonlySet<string>
 }
-
-const seenKey = (userId: string, threadId: string, ns: string, id: string | undefined) =>
-  JSON.stringify([userId, threadId, ns, id ?? null])
 
 function requireFormat(v: number): void {
   if (Number.isInteger(v) && v <= NEWEST_FORMAT) return

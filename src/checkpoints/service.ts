@@ -1,3 +1,26 @@
+import { userOf } from '../core/scope.ts'
+import type { Database } from '../db/database.ts'
+import { type SaverOptions, ThreadbaseSaver } from './saver.ts'
+import { createShared } from './shared.ts'
+
 export type { EncryptionOptions } from './codec.ts'
 export { type SaverOptions, ThreadbaseSaver } from './saver.ts'
 export type { PruneOptions, Removed, StateThread } from './upkeep/service.ts'
+
+export type CheckpointOptions = Omit<SaverOptions, 'userId'>
+export type CheckpointService = ReturnType<typeof createCheckpointService>
+
+/** The checkpointers of one Threadbase: what one of them knows to be stored, all of them know. */
+export function createCheckpointService(
+  database: Pick<Database, 'forUser'>,
+  options: CheckpointOptions = {},
+) {
+  const shared = createShared(options.encryption)
+  return {
+    /** For any user: `configurable.user_id` says which. */
+    forAll: new ThreadbaseSaver(database, options, shared),
+    /** For one, whatever a config says. @throws invalid_input */
+    forUser: (userId: string) =>
+      new ThreadbaseSaver(database, { ...options, userId: userOf({ userId }) }, shared),
+  }
+}

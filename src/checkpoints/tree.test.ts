@@ -4,8 +4,8 @@ import { type Address, createAddresser } from './address.ts'
 import { buildTree, listValues, type Nodes } from './tree.ts'
 
 const addresser = createAddresser()
-const valueOf = (n: number): Address => addresser.ofValue('json', Buffer.from(String(n)))
-const toValues = (numbers: number[]) => numbers.map(valueOf)
+const addressFor = (n: number): Address => addresser.ofValue('json', Buffer.from(String(n)))
+const toValues = (numbers: number[]) => numbers.map(addressFor)
 const read = ({ root, nodes }: { root: Address; nodes: Nodes }) => listValues(root, (one) => nodes.get(one))
 const sameTwice = (n: number) => Array.from({ length: n }, () => 7)
 
@@ -73,7 +73,7 @@ describe('a list as a tree', () => {
     const parts: number[] = []
     const values: Address[] = []
     for (let n = 0; n < 3_000; n++) {
-      values.push(valueOf(n))
+      values.push(addressFor(n))
       if (n % 10 !== 0) continue
       const { nodes } = buildTree(values, addresser)
       let stored = 0

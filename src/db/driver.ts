@@ -17,6 +17,7 @@ import { ThreadbaseError } from '../core/errors.ts'
 import type { Logger } from '../core/log.ts'
 import { createQueryAs, type Identity, identityValues, SET_IDENTITY } from './as-user.ts'
 import { endsSession, isReadOnly, mapDbError } from './errors.ts'
+import { typeParsers } from './types.ts'
 
 /** One connection as the driver needs it: `broken` once it can serve no more; `destroy` breaks it off at once. */
 export type Session = { client: ClientBase; broken: boolean; destroy(): void }
@@ -220,7 +221,8 @@ function createRunner(options: DriverOptions, shared: boolean): Runner {
     const name =
       options.preparedStatements && query.parameters.length > 0 ? statementName(query.sql) : undefined
     try {
-      const statement = { name, text: query.sql, values: query.parameters as unknown[] }
+      // the connections of an application's own pool have parsers of their own
+      const statement = { name, text: query.sql, values: query.parameters as unknown[], types: typeParsers }
       const sent =
         author === undefined || author.open
           ? session.client.query(statement)

@@ -75,6 +75,42 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
   )
 }
 
+/** What is needed of a `pg.Pool` that belongs to somebody else. */
+export type PoolLike = { connect(): Promise<unknown> }
+
+/** A database over a pool of the application's, which also ends it: closing this one only stops its use. */
+export function usePool(
+  given: PoolLike,
+  options: CommonOptions & Pick<PostgresOptions, 'preparedStatements'>,
+): Database {
+  const pool = given as pg.Pool
+  const sessions = new WeakMap<pg.PoolClient, Session>()
+  const source: SessionSource = {
+    shared: false,
+    acquire: async () => {
+      const client = await connect(pool)
+      const known = sessions.get(client)
+      if (known !== undefined) return known
+      const session: Session = { client, broken: false, destroy: () => breakOff(client) }
+      const markBroken = () => {
+        session.broken = true
+      }
+      client.on('error', markBroken)
+      client.on('end', markBroken)
+      sessions.set(client, session)
+      return session
+    },
+    release: (session) => (session.client as pg.PoolClient).release(session.broken),
+    close: async () => {},
+  }
+  const stats = () => ({ open: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount })
+  return createDatabase(
+    source,
+    { engine: 'postgres', description: "PostgreSQL of the application's pool", parallelism: 2, stats },
+    { ...options, preparedStatements: options.preparedStatements ?? true, queryTimeoutMs: undefined },
+  )
+}
+
 /** Host, port and database: what tells one server from another and is no secret. */
 function describe(url: string): string {
   try {
