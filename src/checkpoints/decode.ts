@@ -16,7 +16,7 @@ import { listValues } from './tree.ts'
 export type StoredBlob = StoredCoded & { type: string | null; parts: Address[] | undefined }
 
 /** What turns rows into values. With a memo, objects that were read need not be written to be stored again. */
-export type Decoder = { serde: SerializerProtocol; stock: boolean; codec: Codec; memo: Memo | undefined }
+export type Decoder = { serde: SerializerProtocol; stock: boolean; codec: Codec; memo?: Memo }
 
 export type StoredCheckpoint = StoredCoded & {
   threadId: string

@@ -268,7 +268,7 @@ for (const engine of engines) {
           await world.compare()
           await world.saver.deleteThread(world.thread)
         }),
-        { numRuns: engine.name === 'pglite' ? 25 : 40 },
+        { numRuns: engine.name === 'pglite' ? 25 : 40, endOnFailure: true },
       )
     })
   })
