@@ -40,7 +40,8 @@ for (const engine of engines) {
     let users = 0
     const newSaver = (options: SaverOptions = {}) =>
       new ThreadbaseSaver(opened.database, { userId: `user-${++users}`, ...options })
-    const sameUser = (options: SaverOptions = {}) => newSaver({ userId: `user-${users}`, ...options })
+    const sameUser = (options: SaverOptions = {}) =>
+      new ThreadbaseSaver(opened.database, { userId: `user-${users}`, ...options })
     const at = (thread: string, id?: string, ns = ''): Config => ({
       configurable: { thread_id: thread, checkpoint_ns: ns, checkpoint_id: id },
     })
@@ -400,11 +401,11 @@ for (const engine of engines) {
       const stranger = newSaver()
       await put(stranger, at('t'), { a: 1 }, { run_id: 'r1' })
       expect(await stranger.deleteForRuns(['r2'])).toMatchObject({ checkpoints: 0 })
-      const mine = newSaver({ userId: `user-${users - 1}` })
+      const mine = new ThreadbaseSaver(opened.database, { userId: `user-${users - 1}` })
       expect(await mine.deleteForRuns(['r1', 'none'])).toMatchObject({ checkpoints: 2, writes: 2 })
       expect(await valuesOf(mine, at('s'))).toEqual({ list: [note(1), note(2)] })
       expect(await mine.deleteForRuns(['r2'])).toMatchObject({ checkpoints: 2 })
-      expect(await countRows(`user-${users - 2}`)).toEqual(NOTHING)
+      expect(await countRows(`user-${users - 1}`)).toEqual(NOTHING)
       expect(await stranger.getTuple(at('t'))).toBeDefined()
     })
 
@@ -534,7 +535,7 @@ for (const engine of engines) {
       expect(await saver.getTuple(of(b))).toBeUndefined()
       expect(await saver.getTuple(of(b, config.configurable.checkpoint_id))).toBeUndefined()
       // whose a checkpointer is, a config cannot change
-      const hers = newSaver({ userId: a })
+      const hers = new ThreadbaseSaver(opened.database, { userId: a })
       expect(await valuesOf(hers, of(b))).toEqual({ x: 2 })
       await saver.deleteThread('t', { userId: b })
       expect(await valuesOf(hers, at('t'))).toEqual({ x: 2 })
