@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { Readable } from 'node:stream'
+import { uuid6 } from '@langchain/langgraph-checkpoint'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Threadbase } from '../src/threadbase.ts'
 import { engines, type TestDatabase } from './harness.ts'
@@ -10,6 +11,19 @@ const B = { userId: 'bob' }
 type Ids = { thread: string; message: string; key: string; session: string }
 type Call = (tb: Threadbase, ids: Ids) => Promise<unknown>
 const NOT_FOUND = Symbol('not_found')
+
+const CHECKPOINT = {
+  v: 4,
+  id: uuid6(0),
+  ts: '2026-01-01T00:00:00.000Z',
+  channel_values: { a: 'secret', list: [{ text: 'secret'.repeat(50) }] },
+  channel_versions: { a: 1, list: 1 },
+  versions_seen: {},
+}
+const stateOf = ({ userId }: { userId: string }, thread: string) => ({
+  configurable: { thread_id: thread, checkpoint_ns: '', user_id: userId },
+})
+const stateOfA = (tb: Threadbase, thread: string) => tb.checkpointer.getTuple(stateOf(A, thread))
 
 // Every function of every service, called by B with the ids of A, and what must come of it. A function that is not
 // here fails the first test: whoever adds one says here how it treats a stranger.
@@ -85,6 +99,49 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
     signOut: [(tb, { session }) => tb.identity.sessions.signOut(BY_B, session), undefined],
     signOutAll: [(tb, { session }) => tb.identity.sessions.signOutAll(BY_B, session), undefined],
   },
+  checkpointer: {
+    getTuple: [(tb, { thread }) => tb.checkpointer.getTuple(stateOf(B, thread)), undefined],
+    list: [(tb, { thread }) => collectAll(tb.checkpointer.list(stateOf(B, thread))), []],
+    // the thread and the checkpoint are free in B's own world
+    put: [
+      async (tb, { thread }) => {
+        const parent = await stateOfA(tb, thread)
+        const config = { configurable: { ...parent?.config.configurable, user_id: B.userId } }
+        await tb.checkpointer.put(config, CHECKPOINT, { source: 'loop', step: 0, parents: {} }, {})
+        const [found] = await collectAll(tb.checkpointer.list(stateOf(B, thread)))
+        await tb.checkpointer.deleteThread(thread, B)
+        return found?.checkpoint.id
+      },
+      CHECKPOINT.id,
+    ],
+    putWrites: [
+      async (tb, { thread }) => {
+        const parent = await stateOfA(tb, thread)
+        const config = { configurable: { ...parent?.config.configurable, user_id: B.userId } }
+        await tb.checkpointer.putWrites(config, [['a', 'stolen']], 'task')
+        await tb.checkpointer.deleteThread(thread, B)
+      },
+      undefined,
+    ],
+    getDeltaChannelHistory: [
+      (tb, { thread }) =>
+        tb.checkpointer.getDeltaChannelHistory({ config: stateOf(B, thread), channels: ['a'] }),
+      { a: { writes: [] } },
+    ],
+    deleteThread: [(tb, { thread }) => tb.checkpointer.deleteThread(thread, B), undefined],
+    prune: [
+      (tb, { thread }) => tb.checkpointer.prune({ ...B, threadIds: [thread], keepLatest: 0 }),
+      { checkpoints: 0, writes: 0, blobs: 0 },
+    ],
+    deleteForRuns: [
+      (tb) => tb.checkpointer.deleteForRuns(['run'], B),
+      { checkpoints: 0, writes: 0, blobs: 0 },
+    ],
+    copyThread: [(tb, { thread }) => tb.checkpointer.copyThread(thread, 'copy', B), NOT_FOUND],
+    listThreads: [(tb) => tb.checkpointer.listThreads(B), { items: [] }],
+    // of the process: a random text
+    getNextVersion: [async (tb) => typeof tb.checkpointer.getNextVersion(undefined), 'string'],
+  },
   configs: {
     // of the installation: there is nothing of a user in it
     defaults: [async (tb) => tb.configs.defaults().model, null],
@@ -148,7 +205,7 @@ const OPERATORS = [
 ]
 
 /** What is on a Threadbase and no service. */
-const NO_SERVICES = new Set(['database', 'cache', 'bus', 'limiter', 'close'])
+const NO_SERVICES = new Set(['database', 'cache', 'bus', 'limiter', 'close', 'forUser'])
 
 /** The functions of every service, as `service.function`. */
 function listFunctions(tb: Threadbase): string[] {
@@ -156,7 +213,18 @@ function listFunctions(tb: Threadbase): string[] {
     Object.entries(service).flatMap(([key, value]) =>
       typeof value === 'function' ? [`${name}.${key}`] : within(`${name}.${key}`, value),
     )
-  return Object.entries(tb).flatMap(([name, service]) => (NO_SERVICES.has(name) ? [] : within(name, service)))
+  return Object.entries(tb).flatMap(([name, service]) => {
+    if (NO_SERVICES.has(name)) return []
+    return name === 'checkpointer' ? methodsOf(name, service as object) : within(name, service)
+  })
+}
+
+/** Of an instance of a class, what the class itself has. */
+function methodsOf(name: string, service: object): string[] {
+  const methods = Object.getOwnPropertyDescriptors(Object.getPrototypeOf(service) as object)
+  return Object.entries(methods).flatMap(([key, { value }]) =>
+    key !== 'constructor' && typeof value === 'function' ? [`${name}.${key}`] : [],
+  )
 }
 
 for (const engine of engines) {
@@ -172,6 +240,15 @@ for (const engine of engines) {
         { role: 'user', content: 'secret', messageId: 'm' },
       ])
       await tb.configs.put(A, thread, { model: 'hers' })
+      const state = await tb
+        .forUser(A.userId)
+        .checkpointer.put(
+          { configurable: { thread_id: thread } },
+          CHECKPOINT,
+          { source: 'loop', step: 0, parents: {}, run_id: 'run' } as never,
+          CHECKPOINT.channel_versions,
+        )
+      await tb.forUser(A.userId).checkpointer.putWrites(state, [['a', 'secret']], 'task')
       for (const { userId: id } of [A, B]) await tb.identity.users.ensure({ id, provider: 'proxy' })
       await opened.database.db
         .updateTable('users')
@@ -189,6 +266,7 @@ for (const engine of engines) {
       threads: await tb.threads.list(A, { includeArchived: true }),
       messages: await tb.messages.list(A, ids.thread),
       config: await tb.configs.get(A, ids.thread),
+      states: await collectAll(tb.checkpointer.list(stateOf(A, ids.thread))),
       key: await tb.identity.ofKey(hers),
       keys: (await tb.identity.keys.list(A)).items.map(({ id }) => id),
       sessions: await opened.database.db

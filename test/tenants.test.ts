@@ -1,7 +1,9 @@
 import { randomBytes, randomUUID } from 'node:crypto'
+import { emptyCheckpoint } from '@langchain/langgraph-checkpoint'
 import { type Kysely, sql, type Transaction } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Schema } from '../src/db/schema.ts'
+import type { Threadbase } from '../src/threadbase.ts'
 import { findTenantProblems } from './catalog-rules.ts'
 import { engines, type TestDatabase } from './harness.ts'
 
@@ -61,6 +63,26 @@ const BAD_TABLES: [what: string, statement: (s: string) => string, problem: RegE
   ],
 ]
 
+/** A row in each table of checkpoints. */
+async function storeState({ forUser }: Threadbase, userId: string): Promise<void> {
+  const { checkpointer } = forUser(userId)
+  const checkpoint = {
+    ...emptyCheckpoint(),
+    channel_values: { list: [{ text: 'x'.repeat(200) }] },
+    channel_versions: { list: 1 },
+  }
+  for (const thread_id of ['deleted', 'kept']) {
+    const config = await checkpointer.put(
+      { configurable: { thread_id } },
+      checkpoint,
+      { source: 'input', step: -1, parents: {} },
+      { list: 1 },
+    )
+    await checkpointer.putWrites(config, [['x', 1]], 'task')
+  }
+  await checkpointer.deleteThread('deleted')
+}
+
 class Undo extends Error {}
 
 for (const engine of engines) {
@@ -114,6 +136,7 @@ for (const engine of engines) {
         const { id } = await opened.tb.threads.create({ userId }, { title: `of ${userId}` })
         await opened.tb.messages.append({ userId }, id, [{ role: 'user', content: 'x' }])
         await opened.tb.configs.put({ userId }, id, { model: 'm' })
+        await storeState(opened.tb, userId)
       }
       const { rows } = await sql<{ name: string }>`
         select tablename::text as name from pg_tables where schemaname = ${s} and tablename <> 'schema_revisions'`.execute(

@@ -144,23 +144,25 @@ function toRegExp([source, flags]: unknown[]): RegExp | undefined {
 
 type MessageClass = { new (fields: object): object; prototype: object }
 
+// instanceof is answered by a mark that only instances carry
+const isMessageClass = (value: unknown): value is MessageClass =>
+  typeof value === 'function' &&
+  Object.prototype.isPrototypeOf.call(messages.BaseMessage.prototype, value.prototype as object)
+
 /** How core's load() makes a message, for those whose arguments are plain JSON. */
 function reviveMessage({ id, kwargs }: Record<string, unknown>): unknown {
   const [library, module, name] = id as unknown[]
   const known = (id as unknown[]).length === 3 && library === 'langchain_core' && module === 'messages'
   if (!known || typeof name !== 'string' || typeof kwargs !== 'object' || kwargs === null) return SLOW
-  const Class = Object.hasOwn(messages, name) ? (messages as Record<string, unknown>)[name] : undefined
-  if (
-    typeof Class !== 'function' ||
-    Class.name !== name ||
-    !(Class.prototype instanceof messages.BaseMessage)
-  )
-    return SLOW
+  const Class: unknown = Object.hasOwn(messages, name)
+    ? (messages as Record<string, unknown>)[name]
+    : undefined
+  if (!isMessageClass(Class)) return SLOW
   if (!isPlain(kwargs, 2)) return SLOW
-  const aliases = aliasesOf(Class as unknown as MessageClass)
+  const aliases = aliasesOf(Class)
   const fields: Record<string, unknown> = {}
   for (const [key, value] of Object.entries(kwargs)) fields[aliases.get(key) ?? camelCase(key)] = value
-  return new (Class as unknown as MessageClass)(fields)
+  return new Class(fields)
 }
 
 // load() refuses what is nested deeper

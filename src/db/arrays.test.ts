@@ -1,7 +1,7 @@
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { engines, type TestDatabase } from '../../test/harness.ts'
-import { intArray, textArray, uuidArray } from './arrays.ts'
+import { byteaArray, intArray, textArray, uuidArray } from './arrays.ts'
 
 const ID = '0192f0c1-2f6b-7cc0-8d2e-5f0a6d2f4b11'
 
@@ -18,16 +18,29 @@ for (const engine of engines) {
         texts: ['', 'a', null, 'é日本😀', '{"a":"\\"}', 'NULL', ' , '],
         uuids: [ID, null, ID.toUpperCase()],
         ints: [0, null, -1, 2_147_483_647],
+        bytes: [Buffer.from([0, 255, 10]), null, Buffer.alloc(0)],
       },
-      { texts: [], uuids: [], ints: [] },
-      { texts: [null], uuids: [null], ints: [null] },
-      { texts: ['x'.repeat(100_000)], uuids: [ID], ints: [-2_147_483_648] },
-    ])('arrive as they were', async ({ texts, uuids, ints }) => {
+      { texts: [], uuids: [], ints: [], bytes: [] },
+      { texts: [null], uuids: [null], ints: [null], bytes: [null] },
+      {
+        texts: ['x'.repeat(100_000)],
+        uuids: [ID],
+        ints: [-2_147_483_648],
+        bytes: [Buffer.alloc(100_000, 7)],
+      },
+    ])('arrive as they were', async ({ texts, uuids, ints, bytes }) => {
       const { rows } = await sql`
         select ${textArray(texts)}::text[] as texts, ${uuidArray(uuids)}::uuid[] as uuids, ${intArray(ints)}::int[] as ints,
+               ${byteaArray(bytes)}::bytea[] as bytes,
                array_length(${textArray(texts)}::text[], 1) as length`.execute(store.database.db)
       expect(rows).toEqual([
-        { texts, uuids: uuids.map((id) => id?.toLowerCase() ?? null), ints, length: texts.length || null },
+        {
+          texts,
+          uuids: uuids.map((id) => id?.toLowerCase() ?? null),
+          ints,
+          bytes,
+          length: texts.length || null,
+        },
       ])
     })
   })

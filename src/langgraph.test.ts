@@ -1,0 +1,54 @@
+import { uuid6 } from '@langchain/langgraph-checkpoint'
+import pg from 'pg'
+import { describe, expect, test } from 'vitest'
+import { newSchemaName, postgresUrl } from '../test/harness.ts'
+import { ThreadbaseSaver } from './langgraph.ts'
+
+describe.skipIf(postgresUrl === null)("on an application's own pool", () => {
+  const withPools = async (count: number, act: (pools: pg.Pool[], schema: string) => Promise<void>) => {
+    const schema = newSchemaName()
+    const pools = Array.from(
+      { length: count },
+      () => new pg.Pool({ connectionString: postgresUrl ?? '', max: 2 }),
+    )
+    try {
+      await act(pools, schema)
+    } finally {
+      await pools[0]?.query(`drop schema if exists ${schema} cascade`)
+      await Promise.all(pools.map((pool) => pool.end()))
+    }
+  }
+  const checkpoint = {
+    v: 4,
+    id: uuid6(0),
+    ts: new Date().toISOString(),
+    channel_values: { a: [{ text: 'x'.repeat(9_000) }] },
+    channel_versions: { a: 1 },
+    versions_seen: {},
+  }
+  const at = { configurable: { thread_id: 't' } }
+
+  test('eight servers call setup() together', async () => {
+    await withPools(8, async (pools, schema) => {
+      const savers = pools.map((pool) => new ThreadbaseSaver(pool, { schema, userId: 'u' }))
+      await Promise.all(savers.map((saver) => saver.setup()))
+      await savers[0]?.put(at, checkpoint, { source: 'input', step: -1, parents: {} }, { a: 1 })
+      for (const saver of savers) expect(await saver.getTuple(at)).toMatchObject({ checkpoint })
+    })
+  })
+
+  test('a checkpointer with a default user needs none in the config, and the pool stays as it was', async () => {
+    await withPools(1, async ([pool], schema) => {
+      if (pool === undefined) throw new Error('no pool')
+      const saver = new ThreadbaseSaver(pool, { schema, defaultUserId: 'me' })
+      await expect(saver.getTuple(at)).rejects.toMatchObject({ code: 'unavailable' })
+      await saver.setup()
+      await saver.put(at, checkpoint, { source: 'input', step: -1, parents: {} }, { a: 1 })
+      expect(await saver.getTuple(at)).toMatchObject({ checkpoint })
+      expect(await saver.getTuple({ configurable: { ...at.configurable, user_id: 'other' } })).toBeUndefined()
+      const { rows } = await pool.query("select 1::int8 as n, '{}'::json as j")
+      expect(rows).toEqual([{ n: '1', j: {} }])
+      expect(pool.idleCount).toBe(pool.totalCount)
+    })
+  })
+})
