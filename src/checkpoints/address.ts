@@ -38,7 +38,9 @@ function toAddress(hex: string): Address {
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`
 }
 
-/** The last 32 bits, which decide where a list is cut. */
+/** The last eight bits, which decide where a list is cut. */
 export function lowBits(address: Address): number {
-  return Number.parseInt(address.slice(28), 16)
+  return 16 * hexDigit(address.charCodeAt(34)) + hexDigit(address.charCodeAt(35))
 }
+
+const hexDigit = (code: number) => (code < 58 ? code - 48 : code - 87)

@@ -96,7 +96,7 @@ async function readValue(decoder: Decoder, address: Address, blob: StoredBlob): 
   const value = await load(serde, stock, blob.type as string, body)
   if (memo !== undefined && typeof value === 'object' && value !== null) {
     const picture = memo.picture(value)
-    if (picture !== undefined) memo.keep(value, picture, { address, size: body.length })
+    if (picture !== undefined) memo.keep(value, picture, { stored: { address, size: body.length } })
   } else if (memo !== undefined && typeof value === 'string')
     memo.keepText(value, { address, size: body.length })
   return value

@@ -59,7 +59,7 @@ export async function planCheckpoint(
   const plan: Plan = { record: '', channels: [...channels], roots: [], blobs: new Map(), expected: [] }
   const expected = new Set<Address>()
   const kinds: string[] = []
-  const settled = await Promise.all(readings.map(({ elements }) => settle(elements)))
+  const settled = await Promise.all(readings.map(settle))
   for (const [i, { kind }] of readings.entries()) {
     const read = settled[i] as Element[]
     const { root, inline, tag } =
@@ -75,8 +75,8 @@ export async function planCheckpoint(
 }
 
 /** Without a promise for each of thousands of elements that need none. */
-function settle(elements: Reading[]): Element[] | Promise<Element[]> {
-  return elements.some((one) => one instanceof Promise) ? Promise.all(elements) : (elements as Element[])
+function settle({ elements, pending }: ChannelReading): Element[] | Promise<Element[]> {
+  return pending ? Promise.all(elements) : (elements as Element[])
 }
 
 function writeSkeleton({ v, id, ts, channel_versions, versions_seen }: ReadonlyCheckpoint): string {
@@ -89,19 +89,24 @@ function writeSkeleton({ v, id, ts, channel_versions, versions_seen }: ReadonlyC
   })
 }
 
-type ChannelReading = { kind: 'v' | 'l' | 'd'; elements: Reading[] }
+type ChannelReading = { kind: 'v' | 'l' | 'd'; elements: Reading[]; pending: boolean }
 
 function readChannel(encoder: Encoder, name: string, value: unknown, changed: boolean): ChannelReading {
   const field = `channel_values.${name}`
   const snapshot = encoder.stock && isDeltaSnapshot(value) && Array.isArray(value.value)
   const list = snapshot ? (value.value as unknown[]) : value
-  if (!Array.isArray(list))
-    return { kind: 'v', elements: [readValue(encoder, value, field, changed ? undefined : 'deep')] }
-  const elements: Reading[] = []
-  for (let i = 0; i < list.length; i++) {
-    elements.push(readValue(encoder, list[i], field, i >= list.length - DEEP_LOOK ? 'deep' : 'own'))
+  if (!Array.isArray(list)) {
+    const element = readValue(encoder, value, field, changed ? undefined : 'deep')
+    return { kind: 'v', elements: [element], pending: element instanceof Promise }
   }
-  return { kind: snapshot ? 'd' : 'l', elements }
+  const elements: Reading[] = []
+  let pending = false
+  for (let i = 0; i < list.length; i++) {
+    const element = readValue(encoder, list[i], field, i >= list.length - DEEP_LOOK ? 'deep' : 'own')
+    pending ||= element instanceof Promise
+    elements.push(element)
+  }
+  return { kind: snapshot ? 'd' : 'l', elements, pending }
 }
 
 /** @param look how to tell whether a remembered object is unchanged; undefined: it is written in any case */
@@ -110,15 +115,15 @@ function readValue(encoder: Encoder, value: unknown, field: string, look: Look |
   if (typeof value !== 'object' || value === null) {
     return stock && isJsonScalar(value) ? readScalar(encoder, value) : writeValue(encoder, value, field)
   }
-  const stored = look === undefined ? undefined : memo.find(value, look)
-  if (stored !== undefined && known.has(stored.address)) return { stored }
+  const remembered = look === undefined ? undefined : memo.find(value, look)
+  if (remembered !== undefined && known.has(remembered.stored.address)) return remembered
   const picture = memo.picture(value)
   const writing = writeValue(encoder, value, field)
   return writing.then((element) => {
     const { fresh, text } = element
     if (fresh === undefined || (text !== undefined && text.length <= PACKED_CHARS)) return element
     element.stored ??= { address: codec.ofValue(fresh.type, fresh.data), size: fresh.data.length }
-    if (picture !== undefined) memo.keep(value, picture, element.stored)
+    if (picture !== undefined) memo.keep(value, picture, { stored: element.stored })
     return element
   })
 }
@@ -169,14 +174,14 @@ function placeList(
     }
   }
   const packed = encoder.stock ? packSmall(elements) : elements
-  const byAddress = new Map<Address, Element>()
+  const fresh = new Map<Address, Element>()
   const values = packed.map((element) => {
     const address = addressOf(encoder, element)
-    byAddress.set(address, element)
+    if (element.fresh !== undefined) fresh.set(address, element)
     return address
   })
   const { root, nodes } = buildTree(values, encoder.codec)
-  addNode(encoder, root, nodes, byAddress, plan, expected)
+  addNode(encoder, root, nodes, fresh, plan, expected)
   return { root, tag: kind }
 }
 
@@ -229,7 +234,7 @@ function addressOf({ codec }: Encoder, element: Element): Address {
 
 function addElement(encoder: Encoder, element: Element, plan: Plan, expected: Set<Address>): Address {
   const address = addressOf(encoder, element)
-  // without its bytes it was known a moment ago: the database has the last word
+  // one that was known a moment ago comes without its bytes: the database has the last word
   if (element.fresh === undefined || encoder.known.has(address)) expected.add(address)
   else plan.blobs.set(address, { ...element.fresh, isText: encoder.stock && element.fresh.type !== 'bytes' })
   return address
@@ -240,7 +245,7 @@ function addNode(
   encoder: Encoder,
   address: Address,
   nodes: Nodes,
-  elements: ReadonlyMap<Address, Element>,
+  fresh: ReadonlyMap<Address, Element>,
   plan: Plan,
   expected: Set<Address>,
 ): void {
@@ -251,8 +256,9 @@ function addNode(
   const parts = nodes.get(address) as Address[]
   plan.blobs.set(address, { parts })
   for (const part of parts) {
-    const element = elements.get(part)
+    const element = fresh.get(part)
     if (element !== undefined) addElement(encoder, element, plan, expected)
-    else addNode(encoder, part, nodes, elements, plan, expected)
+    else if (nodes.has(part)) addNode(encoder, part, nodes, fresh, plan, expected)
+    else expected.add(part)
   }
 }

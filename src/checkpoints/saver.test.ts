@@ -2,6 +2,7 @@ import { HumanMessage } from '@langchain/core/messages'
 import {
   type Checkpoint,
   type CheckpointMetadata,
+  type CheckpointTuple,
   DeltaSnapshot,
   uuid6,
 } from '@langchain/langgraph-checkpoint'
@@ -295,7 +296,7 @@ for (const engine of engines) {
       }
       try {
         await put(other, tuple?.config as Config, {
-          list: [...(tuple?.checkpoint.channel_values.list as object[]), note('new')],
+          list: [...((tuple as CheckpointTuple).checkpoint.channel_values.list as object[]), note('new')],
         })
       } finally {
         Object.getPrototypeOf(other.serde).dumpsTyped = dumpsTyped

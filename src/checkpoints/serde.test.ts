@@ -31,6 +31,11 @@ const MESSAGES = [
     response_metadata: { model_name: 'm' },
   }),
   new AIMessageChunk({ content: 'a', tool_call_chunks: [{ name: 't', args: '{"a"', id: 'c1', index: 0 }] }),
+  new AIMessage({
+    content: 'a',
+    usage_metadata: undefined,
+    additional_kwargs: { none: undefined, list: [undefined, 1] },
+  }),
   new SystemMessage({ content: 's', response_metadata: { kept_key: true } }),
   new ToolMessage({
     content: 'r',

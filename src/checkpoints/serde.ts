@@ -168,13 +168,36 @@ function reviveMessage({ id, kwargs }: Record<string, unknown>): unknown {
 // load() refuses what is nested deeper
 const MAX_DEPTH = 50
 
+/**
+ * Whether a message's arguments are plain JSON. Takes out what was undefined, as the library does by writing them once
+ * more before it makes the message.
+ */
 function isPlain(value: unknown, depth: number): boolean {
   if (typeof value !== 'object' || value === null) return true
   if (depth > MAX_DEPTH) return false
-  if (Array.isArray(value)) return value.every((item) => isPlain(item, depth + 1))
-  if ('lc' in value || '__lc_escaped__' in value || Object.hasOwn(value, '__proto__')) return false
-  return Object.values(value).every((item) => isPlain(item, depth + 1))
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length; i++) {
+      if (isUndefined(value[i])) value[i] = null
+      else if (!isPlain(value[i], depth + 1)) return false
+    }
+    return true
+  }
+  const record = value as Record<string, unknown>
+  if ('lc' in record || '__lc_escaped__' in record || Object.hasOwn(record, '__proto__')) return false
+  for (const key of Object.keys(record)) {
+    if (isUndefined(record[key])) delete record[key]
+    else if (!isPlain(record[key], depth + 1)) return false
+  }
+  return true
 }
+
+const isUndefined = (value: unknown): boolean =>
+  typeof value === 'object' &&
+  value !== null &&
+  'lc' in value &&
+  value.lc === 2 &&
+  'type' in value &&
+  value.type === 'undefined'
 
 const aliases = new WeakMap<MessageClass, ReadonlyMap<string, string>>()
 
