@@ -1,5 +1,6 @@
 import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { emptyCheckpoint } from '@langchain/langgraph-checkpoint'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { runChild } from '../../test/child.ts'
@@ -128,6 +129,15 @@ for (const engine of engines) {
         ])
         await configs.put(scope, id, { model: 'm' })
         await threads.fork(scope, id)
+        const { checkpointer } = opened.tb.forUser(scope.userId)
+        const values = { list: [{ text: 'x'.repeat(200) }] }
+        const state = await checkpointer.put(
+          { configurable: { thread_id: 't' } },
+          { ...emptyCheckpoint(), channel_values: values },
+          { source: 'input', step: -1, parents: {} },
+          { list: 1 },
+        )
+        await checkpointer.putWrites(state, [['x', 1]], 'task')
       }
       for (let round = 0; round < 2; round++) {
         const up = await upgrade(database, migrations)
