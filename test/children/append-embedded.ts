@@ -3,11 +3,13 @@ import { silentLog } from '../../src/core/log.ts'
 import { upgrade } from '../../src/db/migrate.ts'
 import { loadMigrations } from '../../src/db/migrations.ts'
 import { openPglite } from '../../src/db/pglite.ts'
+import { prepareRls } from '../../src/db/rls.ts'
 import { createThreadbase } from '../../src/threadbase.ts'
 
-const { dataDir, templateFile, threadId, run } = JSON.parse(process.argv[2] ?? '{}')
-const database = await openPglite({ dataDir, templateFile, log: silentLog })
+const { dataDir, templateFile, threadId, run, rls } = JSON.parse(process.argv[2] ?? '{}')
+const database = await openPglite({ dataDir, templateFile, log: silentLog, rls })
 await upgrade(database, await loadMigrations())
+await prepareRls(database, { grant: true })
 const defaults = { model: null, temperature: null, systemPrompt: null, contextWindow: null }
 const tb = createThreadbase(database, { defaults })
 const scope = { userId: 'local' }
