@@ -1,4 +1,6 @@
 import pg from 'pg'
+import { ThreadbaseError } from '../core/errors.ts'
+import { isSqlState } from './errors.ts'
 
 /** On whose behalf statements run: the role that row level security binds, and the user whose rows it may see. */
 export type Identity = { readonly role: string; readonly userId: string }
@@ -8,6 +10,20 @@ export const SET_IDENTITY =
   "/* rls.identity */ select set_config('role', $1, true), set_config('threadbase.user_id', $2, true)"
 
 export const identityValues = ({ role, userId }: Identity): string[] => [role, userId]
+
+// no such role, and no right to set it
+const NO_ROLE = ['22023', '42501']
+
+/** What the settings failed with: the role's absence is nothing that a caller's value could be blamed for. */
+export function identityError(error: unknown, { role }: Identity): unknown {
+  if (!isSqlState(error, ...NO_ROLE)) return error
+  return new ThreadbaseError(
+    'unavailable',
+    `the role of DATABASE_URL may not work as ${role} (DATABASE_RLS_ROLE), or there is no such role: run \`threadbase db upgrade\``,
+    undefined,
+    { cause: error },
+  )
+}
 
 type Statement = { name: string | undefined; text: string; values: unknown[] }
 
@@ -36,6 +52,11 @@ const InnerQuery = pg.Query as unknown as new (config: Statement) => InnerQuery
 class QueryAs extends InnerQuery {
   readonly #identity: Statement
   #identified = false
+
+  /** Whether the settings took effect: what failed after that is the statement. */
+  get identified(): boolean {
+    return this.#identified
+  }
 
   constructor(statement: Statement, identity: Statement) {
     super(statement)
@@ -86,10 +107,15 @@ export function createQueryAs(identityName: string | undefined) {
   }
   return async (client: pg.ClientBase, identity: Identity, statement: Statement): Promise<pg.QueryResult> => {
     const values = identityValues(identity)
-    const preparing = prepare(client, values)
+    const preparing = prepare(client, values).catch((error) => {
+      throw identityError(error, identity)
+    })
     const query = new QueryAs(statement, { name: identityName, text: SET_IDENTITY, values })
     const answer = new Promise<pg.QueryResult>((resolve, reject) => {
-      query.callback = (error, result) => (error ? reject(error) : resolve(result))
+      query.callback = (error, result) => {
+        if (!error) resolve(result)
+        else reject(query.identified ? error : identityError(error, identity))
+      }
     })
     client.query(query)
     // why the settings failed comes before that their statement is not there

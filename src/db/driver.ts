@@ -15,7 +15,7 @@ import {
 import type { ClientBase } from 'pg'
 import { ThreadbaseError } from '../core/errors.ts'
 import type { Logger } from '../core/log.ts'
-import { createQueryAs, type Identity, identityValues, SET_IDENTITY } from './as-user.ts'
+import { createQueryAs, type Identity, identityError, identityValues, SET_IDENTITY } from './as-user.ts'
 import { endsSession, isReadOnly, mapDbError } from './errors.ts'
 
 /** One connection as the driver needs it: `broken` once it can serve no more; `destroy` breaks it off at once. */
@@ -180,10 +180,17 @@ async function begin(connection: Connection, settings: TransactionSettings): Pro
     return
   }
   author.open = true
-  const identify = Compiled.raw(SET_IDENTITY, identityValues(author.identity))
+  const { identity } = author
   try {
     // one behind the other, without waiting for the first
-    await Promise.all([connection.executeQuery(Compiled.raw(text)), connection.executeQuery(identify)])
+    const began = connection.executeQuery(Compiled.raw(text))
+    const identified = connection.executeQuery(Compiled.raw(SET_IDENTITY, identityValues(identity)))
+    await Promise.all([
+      began,
+      identified.catch((error) => {
+        throw identityError(error, identity)
+      }),
+    ])
   } catch (error) {
     // Kysely takes a transaction that did not begin for none
     await rollback(connection).catch(() => {})

@@ -10,6 +10,7 @@ import { findDrift } from './drift.ts'
 import { appliedRevisions, downgrade, requireMigrated, run, stamp, upgrade } from './migrate.ts'
 import { createMigration, findMigration, loadMigrations, type Migration } from './migrations.ts'
 import { openPostgres } from './postgres.ts'
+import { prepareRls } from './rls.ts'
 
 const step = (revision: string, name: string, up: string, down: string): Migration => ({
   revision,
@@ -132,6 +133,7 @@ for (const engine of engines) {
       for (let round = 0; round < 2; round++) {
         const up = await upgrade(database, migrations)
         expect(up.map(({ revision }) => revision)).toEqual(migrations.map(({ revision }) => revision))
+        await prepareRls(database, { grant: true })
         await fill()
         expect(await findDrift(database, migrations)).toEqual([])
         await requireMigrated(database, migrations)

@@ -32,6 +32,7 @@ export type Served = Running & { url: string }
 
 export type Result = Ended & { stdout: string; stderr: string }
 
+const rlsEnv: Environment = { DATABASE_RLS: testRls }
 const running = new Set<ChildProcess>()
 const directories: string[] = []
 
@@ -47,7 +48,7 @@ export function cleanUpAfterAll(): void {
 export function start(args: string[], env: Environment = {}, command?: string, cwd?: string): Running {
   const [program, first] = command === undefined ? [process.execPath, [MAIN]] : [command, []]
   const child = spawn(program, [...first, ...args], {
-    env: { ...childEnv, ...compileCache, ...env },
+    env: { ...childEnv, ...compileCache, ...rlsEnv, ...env },
     cwd,
     stdio: ['ignore', 'pipe', 'pipe'],
   })
@@ -118,7 +119,12 @@ export async function runHere(args: string[], env: Environment = {}): Promise<Re
       },
     }) as unknown as NodeJS.WriteStream
   const stdin = Readable.from([]) as unknown as NodeJS.ReadStream
-  const code = await runCli(args, { env, stdin, stdout: collect('stdout'), stderr: collect('stderr') })
+  const code = await runCli(args, {
+    env: { ...rlsEnv, ...env },
+    stdin,
+    stdout: collect('stdout'),
+    stderr: collect('stderr'),
+  })
   return { code, signal: null, ...texts }
 }
 
@@ -147,16 +153,13 @@ export async function temporaryDirectory(): Promise<string> {
 
 export type Store = { name: string; available: boolean; newEnv(): Promise<Environment> }
 
-const rlsEnv: Environment = { DATABASE_RLS: testRls }
-
 /** What `serve` can keep its records in; each environment is a new, empty store. */
 export const stores: Store[] = [
-  { name: 'embedded', available: true, newEnv: async () => ({ ...rlsEnv, DATA_DIR: await newDataDir() }) },
+  { name: 'embedded', available: true, newEnv: async () => ({ DATA_DIR: await newDataDir() }) },
   {
     name: 'postgres',
     available: postgresUrl !== null,
     newEnv: async () => ({
-      ...rlsEnv,
       DATABASE_URL: String(postgresUrl),
       DATABASE_SCHEMA: newSchemaName(),
     }),
