@@ -23,6 +23,7 @@ export { addressGroup } from './addresses.ts'
 export { readOrMakeSecret } from './secret-file.ts'
 export type { AuthMode, AuthSettings } from './settings.ts'
 
+/** Who is behind a credential, with what that knows of users, keys and sessions. */
 export type IdentityService = {
   readonly users: UserService
   readonly keys: KeyService

@@ -35,7 +35,7 @@ export function createSignIn(db: Db, { audit, limiter, passwords, sessions, limi
         : [{ key: `login:address:${addressGroup(address)}`, limit: limits.perAddress }]),
     ].map(({ key, limit }) => limiter.take(key, { limit, windowS: LOGIN_WINDOW_S, by }))
 
-  /** Counts an attempt before anything else is done. @throws rate_limited */
+  /** Counts an attempt before anything else is done. @throws rate_limited @internal */
   async function countAttempt(login: string, { address }: Origin): Promise<void> {
     const taken = await Promise.all(takes(login, address, 1))
     const refused = taken.filter(({ allowed }) => !allowed)
@@ -43,7 +43,7 @@ export function createSignIn(db: Db, { audit, limiter, passwords, sessions, limi
     throw tooMany(Math.max(...refused.map(({ resetS }) => resetS)))
   }
 
-  /** A right password was no attempt to guess. */
+  /** A right password was no attempt to guess. @internal */
   const forgiveAttempt = async (login: string, { address }: Origin) => {
     await Promise.all(takes(login, address, -1))
   }

@@ -105,7 +105,7 @@ export function keyRoutes(app: FastifyInstance, keys: KeyService): void {
   )
 }
 
-/** @throws forbidden when a key would make one that may do more; or a user who is no superuser an `admin` one that looks like it */
+/** @throws forbidden when a key would make one that may do more */
 function requireGrantable({ scopes: own }: Identity, wanted: string[]): void {
   const extra = own === undefined ? [] : wanted.filter((scope) => !own.includes(scope))
   if (extra.length === 0) return

@@ -55,7 +55,7 @@ export function createKeyService(
       return { apiKey, key }
     },
 
-    /** Newest first, revoked ones left out unless asked for. Pages by keyset: 50 a page, 200 at most. */
+    /** The user's keys, newest first, revoked ones left out unless asked for. Pages by keyset: 50 a page, 200 at most. */
     async list(scope: Scope, input: ApiKeyQuery = {}): Promise<Page<ApiKey>> {
       const userId = userOf(scope)
       const query = parseInput(ApiKeyQuery, input, 'query') as ApiKeyQuery
@@ -65,7 +65,7 @@ export function createKeyService(
       return toPage(rows, limit, (last) => encodeCursor(CURSOR, [last.id]))
     },
 
-    /** @throws not_found */
+    /** What is kept of a key: never the key itself. @throws not_found */
     async getKey(scope: Scope, id: string): Promise<ApiKey> {
       const userId = userOf(scope)
       const apiKey = await repo.findKey(forUser(userId), userId, requireUuid(id, 'key id'))
@@ -85,7 +85,8 @@ export function createKeyService(
     },
 
     /**
-     * What a key allows; counts its use. @throws unauthorized for one that is malformed, unknown, revoked or expired
+     * What a key allows; counts its use. Whether its user is active is not looked at: `tb.identity.ofKey` does.
+     * @throws unauthorized for one that is malformed, unknown, revoked or expired
      */
     async authenticate(key: string): Promise<KeyGrant> {
       if (!isApiKey(key)) throw refused('invalid')
@@ -100,10 +101,10 @@ export function createKeyService(
       return grant
     },
 
-    /** Writes the uses that were counted since the last time. */
+    /** Writes the uses that this process has counted since the last time; it does so every 5 s by itself. */
     flushUses: (): Promise<void> => uses.flush(),
 
-    /** Writes what is left and counts no more. */
+    /** Writes what is left and counts no more. @internal */
     close: (): Promise<void> => uses.close(),
   }
 

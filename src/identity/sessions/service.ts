@@ -57,6 +57,10 @@ export function createSessionService(db: Db, { audit, checks, signer }: Parts) {
     return revoked
   }
 
+  /**
+   * Ends the sign-ins of a user on every server, all or all but one. How many. Writes nothing into the audit log: who
+   * calls it does.
+   */
   async function revokeAll(userId: string, except?: string): Promise<number> {
     const ids = await repo.revokeSessions(db, userId, except)
     if (ids.length > 0) await checks.forget(...ids.map(sessionKey))
@@ -67,6 +71,7 @@ export function createSessionService(db: Db, { audit, checks, signer }: Parts) {
     /**
      * Signs a user in whose password was checked against the hash.
      * @throws unauthorized when the password was changed, or the user deactivated, meanwhile
+     * @internal
      */
     async open(userId: string, passwordHash: string): Promise<Tokens> {
       const sessionId = newId()
@@ -140,7 +145,6 @@ export function createSessionService(db: Db, { audit, checks, signer }: Parts) {
         await audit.record(actor, 'sign_out', actor.userId, 'all sessions')
     },
 
-    /** Ends all sign-ins of a user, or all others. How many. */
     revokeAll,
 
     csrfToken: (sessionId: string): string => signer.csrfToken(sessionId),

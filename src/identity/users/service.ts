@@ -29,6 +29,7 @@ export const standingKey = (userId: string) => `user:${userId}`
  * they do is in the audit log.
  */
 export function createUserService(db: Db, { audit, checks, passwords, sessions }: Parts) {
+  /** By id. @throws not_found */
   async function getUser(id: string): Promise<User> {
     const user = await repo.findUser(db, userOf({ userId: id }))
     if (user === undefined) throw userNotFound(id)
@@ -86,7 +87,7 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
       return user
     },
 
-    /** Newest first. Pages by keyset: 50 a page, 200 at most. */
+    /** All users, newest first. Pages by keyset: 50 a page, 200 at most. */
     async list(input: UserQuery = {}): Promise<Page<User>> {
       const query = parseInput(UserQuery, input, 'query') as UserQuery
       const limit = query.limit ?? 50
@@ -114,14 +115,20 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
       return user
     },
 
-    /** What users change of themselves. @throws not_found for a user without an account; conflict when the email is taken */
+    /**
+     * What users change of themselves.
+     * @throws not_found for a user without a row in `users`; conflict when the email is taken
+     */
     async updateProfile(actor: Actor, id: string, input: ProfilePatch): Promise<User> {
       const user = await change(id, parseInput(ProfilePatch, input, 'patch') as ProfilePatch)
       await audit.record(actor, 'user_changed', id)
       return user
     },
 
-    /** Sets a password without knowing the old one, and ends all sign-ins of the user. @throws not_found */
+    /**
+     * Sets a password without knowing the old one, and ends all sign-ins of the user.
+     * @throws not_found; conflict for a user of an external provider
+     */
     async resetPassword(actor: Actor, id: string, password: string): Promise<void> {
       const hash = await passwords.hash(requirePassword(password))
       const user = await getUser(id)
@@ -134,7 +141,8 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
 
     /**
      * Sets a password given the old one, and ends all other sign-ins.
-     * @throws unauthorized when the old one is wrong
+     * @param keepSession the session that goes on
+     * @throws unauthorized when the old one is wrong; conflict when it was changed at the same moment
      */
     async changePassword(
       actor: Actor,
@@ -154,11 +162,15 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
     /**
      * What a request needs to know of its user: remembered, and forgotten on all servers when it changes.
      * Undefined when there is no such user.
+     * @internal
      */
     standing: (id: string): Promise<repo.Standing | undefined> =>
       checks.read(standingKey(id), () => repo.findStanding(db, id)),
 
-    /** As {@link standing}, for a user whom somebody else vouches for: one who is new gets a row. */
+    /**
+     * As {@link standing}, for a user whom somebody else vouches for: one who is new gets a row.
+     * @internal
+     */
     async ensure(user: {
       id: string
       provider: 'jwt' | 'proxy'
@@ -185,7 +197,7 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
       return found
     },
 
-    /** Whether anybody can sign in with a password. */
+    /** Whether there is anybody who signs in with a password. */
     hasAccounts: (): Promise<boolean> => repo.hasAccounts(db),
   }
 }
