@@ -57,7 +57,7 @@ function banner(url: string, { database, cache }: Threadbase, users: Users): str
   store   ${database.description}
   bytes   none: this version keeps no files yet
   cache   ${cache.description}
-  users   ${USERS[users.mode]}${users.empty ? '\n          none yet: stop, and run threadbase users create NAME --superuser' : ''}
+  users   ${USERS[users.mode]}${users.empty ? '\n          none yet: threadbase users create NAME --superuser (on the embedded store stop first)' : ''}
   docs    ${url}/docs  (OpenAPI: ${url}/openapi.json)
 
 Try it:

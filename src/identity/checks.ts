@@ -27,10 +27,10 @@ export type CheckOptions = {
 
 const CHANNEL = 'identity'
 /** While changes are heard of: how long before the database, or the shared cache, is asked again. */
-const FRESH_MS = 60_000
+const FRESH_MS = 15_000
 /** While they may be missed, and for what was refused. */
 const UNSURE_MS = 900
-const SHARED_TTL_MS = 15 * 60_000
+const SHARED_TTL_MS = 45_000
 /** Longer than any statement takes that could have read what was there before the change. */
 const RELOAD_TTL_MS = 120_000
 const RELOAD = 'reload'
