@@ -119,9 +119,15 @@ for (const engine of engines) {
 
     test('ours go up, down step by step, and up again, with rows in the tables', async () => {
       const migrations = await loadMigrations()
-      const scope = { userId: 'u' }
       const fill = async () => {
-        const { threads, messages, configs } = opened.tb
+        const { threads, messages, configs, identity } = opened.tb
+        const actor = { userId: 'operator', via: 'cli' } as const
+        const account = { username: 'anna', email: 'a@example.com', password: 'correct horse' }
+        const { id: userId } = await identity.users.create(actor, account)
+        const scope = { userId }
+        await identity.users.ensure({ id: 'subject', provider: 'jwt' })
+        await identity.keys.create(scope, actor, { name: 'k' })
+        await identity.signIn.signIn({ login: 'anna', password: account.password }, {})
         const { id } = await threads.create(scope, { title: 'kept', meta: { a: 1 } })
         await messages.append(scope, id, [
           { role: 'user', content: 'x', messageId: 'm' },
@@ -129,6 +135,10 @@ for (const engine of engines) {
         ])
         await configs.put(scope, id, { model: 'm' })
         await threads.fork(scope, id)
+        for (const name of await tables(database)) {
+          const { rows } = await sql`select 1 from ${sql.table(name)} limit 1`.execute(database.db)
+          expect(rows, name).toHaveLength(1)
+        }
       }
       for (let round = 0; round < 2; round++) {
         const up = await upgrade(database, migrations)

@@ -63,6 +63,7 @@ export async function createIdentityService(
   const { db } = database
   const checks = await createChecks({ ...parts, alone: database.engine === 'pglite' })
   const passwords = createPasswords(settings.bcryptCost)
+  if (settings.mode === 'accounts') void passwords.warmUp()
   const signer = createTokenSigner({
     secrets: settings.secrets ?? [randomBytes(32).toString('base64url')],
     accessTtlS: settings.accessTtlS,

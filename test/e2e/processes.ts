@@ -108,8 +108,11 @@ export async function stop(server: Running): Promise<Ended> {
   return server.exited
 }
 
-/** As {@link run}, without a process of its own: for what ends without a signal. */
-export async function runHere(args: string[], env: Environment = {}): Promise<Result> {
+/**
+ * As {@link run}, without a process of its own: for what ends without a signal.
+ * @param input what standard input holds
+ */
+export async function runHere(args: string[], env: Environment = {}, input = ''): Promise<Result> {
   const texts = { stdout: '', stderr: '' }
   const collect = (name: 'stdout' | 'stderr') =>
     new Writable({
@@ -118,7 +121,7 @@ export async function runHere(args: string[], env: Environment = {}): Promise<Re
         done()
       },
     }) as unknown as NodeJS.WriteStream
-  const stdin = Readable.from([]) as unknown as NodeJS.ReadStream
+  const stdin = Readable.from([Buffer.from(input)]) as unknown as NodeJS.ReadStream
   const code = await runCli(args, {
     env: { ...rlsEnv, ...env },
     stdin,

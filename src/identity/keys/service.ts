@@ -141,10 +141,17 @@ function withTextExpiry(input: NewApiKey): unknown {
 
 function requireFuture(text: string): string {
   const at = new Date(text.toUpperCase().replace(' ', 'T'))
-  if (at.getTime() > Date.now() && at.getUTCFullYear() <= 9_999) return at.toISOString()
+  if (isDay(text.slice(0, 10)) && at.getTime() > Date.now() && at.getUTCFullYear() <= 9_999)
+    return at.toISOString()
   throw new ThreadbaseError('invalid_input', 'expires_at must be a time in the future', {
     field: 'expires_at',
   })
+}
+
+/** False for 30 February, which Date takes for a day in March. */
+function isDay(text: string): boolean {
+  const day = new Date(`${text}T00:00:00Z`)
+  return !Number.isNaN(day.getTime()) && day.toISOString().startsWith(text)
 }
 
 function readCursor(cursor: string): string {

@@ -1,3 +1,4 @@
+import type { Static, TSchema } from 'typebox'
 import type { Actor } from '../../audit/schema.ts'
 import type { AuditService } from '../../audit/service.ts'
 import { ThreadbaseError } from '../../core/errors.ts'
@@ -37,9 +38,13 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
   }
 
   async function change(id: string, patch: UserPatch): Promise<User> {
-    try {
-      const user = await repo.updateUser(db, userOf({ userId: id }), lowerEmail(patch))
+    const update = async (tx: Db) => {
+      const user = await repo.updateUser(tx, userOf({ userId: id }), patch)
       if (user === undefined) throw userNotFound(id)
+      return user
+    }
+    try {
+      const user = patch.isActive === false ? await sessions.revokeAlong(id, update) : await update(db)
       await checks.forget(standingKey(id))
       return user
     } catch (error) {
@@ -56,12 +61,12 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
      * @throws conflict when the username or the email is taken
      */
     async create(actor: Actor, input: NewAccount): Promise<User> {
-      const account = parseInput(NewAccount, input, 'user') as NewAccount
+      const account = parseProfile(NewAccount, input, 'user') as NewAccount
       const user = await repo.insertUser(db, {
         id: newId(),
         provider: 'local',
-        username: normalizeLogin(account.username),
-        email: lowerEmail(account).email ?? null,
+        username: account.username,
+        email: account.email ?? null,
         name: account.name ?? null,
         profileImage: account.profileImage ?? null,
         isSuperuser: account.isSuperuser ?? false,
@@ -101,13 +106,11 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
      * a second. @throws not_found; conflict when the email is taken
      */
     async update(actor: Actor, id: string, input: UserPatch): Promise<User> {
-      const patch = parseInput(UserPatch, input, 'patch') as UserPatch
+      const patch = parseProfile(UserPatch, input, 'patch') as UserPatch
       const before = await getUser(id)
       const user = await change(id, patch)
-      if (before.isActive && !user.isActive) {
-        await sessions.revokeAll(id)
-        await audit.record(actor, 'user_deactivated', id)
-      } else if (!before.isActive && user.isActive) await audit.record(actor, 'user_activated', id)
+      if (before.isActive !== user.isActive)
+        await audit.record(actor, user.isActive ? 'user_activated' : 'user_deactivated', id)
       if (before.isSuperuser !== user.isSuperuser)
         await audit.record(actor, user.isSuperuser ? 'user_promoted' : 'user_demoted', id)
       const { isActive: _, isSuperuser: __, ...profile } = patch
@@ -120,7 +123,7 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
      * @throws not_found for a user without a row in `users`; conflict when the email is taken
      */
     async updateProfile(actor: Actor, id: string, input: ProfilePatch): Promise<User> {
-      const user = await change(id, parseInput(ProfilePatch, input, 'patch') as ProfilePatch)
+      const user = await change(id, parseProfile(ProfilePatch, input, 'patch') as ProfilePatch)
       await audit.record(actor, 'user_changed', id)
       return user
     },
@@ -134,8 +137,7 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
       const user = await getUser(id)
       if (user.provider !== 'local')
         throw new ThreadbaseError('conflict', `user ${id} signs in with an external provider`, { userId: id })
-      await repo.setPasswordHash(db, user.id, hash)
-      await sessions.revokeAll(user.id)
+      await sessions.revokeAlong(user.id, (tx) => repo.setPasswordHash(tx, user.id, hash))
       await audit.record(actor, 'password_reset', user.id)
     },
 
@@ -153,9 +155,12 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
       const stored = (await repo.findPasswordHash(db, id)) ?? null
       if (!(await passwords.verify(current, stored)) || stored === null)
         throw new ThreadbaseError('unauthorized', 'the current password is wrong')
-      if (!(await repo.setPasswordHash(db, id, await passwords.hash(wanted), stored)))
+      const hash = await passwords.hash(wanted)
+      const set = async (tx: Db) => {
+        if (await repo.setPasswordHash(tx, id, hash, stored)) return
         throw new ThreadbaseError('conflict', 'the password was changed at the same moment')
-      await sessions.revokeAll(id, keepSession)
+      }
+      await sessions.revokeAlong(id, set, keepSession)
       await audit.record(actor, 'password_changed', id)
     },
 
@@ -211,8 +216,15 @@ export function normalizeLogin(text: string): string {
   return text.normalize('NFKC').toLowerCase()
 }
 
-function lowerEmail<T extends { email?: string | null }>(input: T): T {
-  return typeof input.email === 'string' ? { ...input, email: normalizeLogin(input.email) } : input
+/**
+ * The input with username and email as they are kept. It is checked as such once more: normalization makes spaces, an @
+ * or a longer text of some characters. @throws invalid_input
+ */
+function parseProfile<T extends TSchema>(schema: T, input: unknown, what: string): Static<T> {
+  const given = { ...parseInput(schema, input, what) } as { username?: string; email?: string | null }
+  if (given.username !== undefined) given.username = normalizeLogin(given.username)
+  if (typeof given.email === 'string') given.email = normalizeLogin(given.email)
+  return parseInput(schema, given, what)
 }
 
 function requirePassword(password: string): string {
@@ -226,6 +238,7 @@ function emailTaken(): ThreadbaseError {
 function readCursor(cursor: string): repo.UserKey {
   const [time, id] = decodeCursor(CURSOR, ['number', 'string'], cursor)
   const createdAt = new Date(time)
-  if (Number.isNaN(createdAt.getTime()) || id.includes('\0') || !id.isWellFormed()) throw badCursor()
+  if (time < 0 || Number.isNaN(createdAt.getTime()) || id.includes('\0') || !id.isWellFormed())
+    throw badCursor()
   return { createdAt, id }
 }
