@@ -22,6 +22,7 @@ export { actorOf } from './actor.ts'
 export { addressGroup } from './addresses.ts'
 export { readOrMakeSecret } from './secret-file.ts'
 export type { AuthMode, AuthSettings } from './settings.ts'
+export { normalizeLogin } from './users/service.ts'
 
 export type IdentityService = {
   readonly users: UserService
