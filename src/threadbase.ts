@@ -101,7 +101,13 @@ export async function openConfigured(
     }
     await prepareRls(database, { grant: config.migrateAtStart })
     const auth = await withSecrets(config, log)
-    return await createThreadbase(database, { ...config, auth, log }, await openPorts(config, log))
+    const ports = await openPorts(config, log)
+    try {
+      return await createThreadbase(database, { ...config, auth, log }, ports)
+    } catch (error) {
+      await Promise.all([ports.cache.close(), ports.bus.close()])
+      throw error
+    }
   } catch (error) {
     await database.close()
     throw error

@@ -23,11 +23,13 @@ export function serveCommand(cli: CliContext): Command {
       const server = await startServer(config, log)
       const { mode } = config.auth
       const empty = mode === 'accounts' && !(await server.threadbase.identity.users.hasAccounts())
-      cli.stdout.write(banner(server.url, server.threadbase, { mode, empty }))
+      // who reads the banner may send one at once
+      const ending = nextSignal()
       log.info({ auth_mode: mode, url: server.url }, 'listening')
       if (empty)
         log.warn({}, 'there is no user yet: make one with `threadbase users create NAME --superuser`')
-      const signal = await nextSignal()
+      cli.stdout.write(banner(server.url, server.threadbase, { mode, empty }))
+      const signal = await ending
       log.info({ signal }, 'shutting down; again to end at once')
       for (const again of SIGNALS) process.once(again, () => process.exit(1))
       await server.close()

@@ -22,6 +22,7 @@ export { actorOf } from './actor.ts'
 export { addressGroup } from './addresses.ts'
 export { readOrMakeSecret } from './secret-file.ts'
 export type { AuthMode, AuthSettings } from './settings.ts'
+export { normalizeLogin } from './users/service.ts'
 
 /** Who is behind a credential, with what that knows of users, keys and sessions. */
 export type IdentityService = {
