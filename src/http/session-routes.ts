@@ -266,9 +266,11 @@ export function sessionRoutes(app: FastifyInstance, options: SessionRouteOptions
       requireAccounts()
       const { userId, sessionId } = request.identity
       const { current_password: current, new_password: next } = request.body
-      await signIn.countAttempt(`id:${userId}`, originOf(request))
+      // in capitals no login is counted: nobody can use this up by signing in under such a name
+      const counted = `ID:${userId}`
+      await signIn.countAttempt(counted, originOf(request))
       await users.changePassword(actorOf(request), userId, { current, next, keepSession: sessionId })
-      await signIn.forgiveAttempt(`id:${userId}`, originOf(request))
+      await signIn.forgiveAttempt(counted, originOf(request))
       return reply.status(204).send()
     },
   )
