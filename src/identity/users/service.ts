@@ -1,3 +1,4 @@
+import type { Static, TSchema } from 'typebox'
 import type { Actor } from '../../audit/schema.ts'
 import type { AuditService } from '../../audit/service.ts'
 import { ThreadbaseError } from '../../core/errors.ts'
@@ -37,7 +38,7 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
 
   async function change(id: string, patch: UserPatch): Promise<User> {
     try {
-      const user = await repo.updateUser(db, userOf({ userId: id }), lowerEmail(patch))
+      const user = await repo.updateUser(db, userOf({ userId: id }), patch)
       if (user === undefined) throw userNotFound(id)
       await checks.forget(standingKey(id))
       return user
@@ -55,12 +56,12 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
      * @throws conflict when the username or the email is taken
      */
     async create(actor: Actor, input: NewAccount): Promise<User> {
-      const account = parseInput(NewAccount, input, 'user') as NewAccount
+      const account = parseNormalized(NewAccount, input, 'user') as NewAccount
       const user = await repo.insertUser(db, {
         id: newId(),
         provider: 'local',
-        username: normalizeLogin(account.username),
-        email: lowerEmail(account).email ?? null,
+        username: account.username,
+        email: account.email ?? null,
         name: account.name ?? null,
         profileImage: account.profileImage ?? null,
         isSuperuser: account.isSuperuser ?? false,
@@ -100,7 +101,7 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
      * a second. @throws not_found; conflict when the email is taken
      */
     async update(actor: Actor, id: string, input: UserPatch): Promise<User> {
-      const patch = parseInput(UserPatch, input, 'patch') as UserPatch
+      const patch = parseNormalized(UserPatch, input, 'patch') as UserPatch
       const before = await getUser(id)
       const user = await change(id, patch)
       if (before.isActive && !user.isActive) {
@@ -116,7 +117,7 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
 
     /** What users change of themselves. @throws not_found for a user without an account; conflict when the email is taken */
     async updateProfile(actor: Actor, id: string, input: ProfilePatch): Promise<User> {
-      const user = await change(id, parseInput(ProfilePatch, input, 'patch') as ProfilePatch)
+      const user = await change(id, parseNormalized(ProfilePatch, input, 'patch') as ProfilePatch)
       await audit.record(actor, 'user_changed', id)
       return user
     },
@@ -199,8 +200,16 @@ export function normalizeLogin(text: string): string {
   return text.normalize('NFKC').toLowerCase()
 }
 
-function lowerEmail<T extends { email?: string | null }>(input: T): T {
-  return typeof input.email === 'string' ? { ...input, email: normalizeLogin(input.email) } : input
+/**
+ * The input with username and email as they are stored. They are checked in that form, too: it can be longer, and have a
+ * space or an @ that was another character before, so that a name would look like somebody's address.
+ */
+function parseNormalized<T extends TSchema>(schema: T, input: unknown, what: string): Static<T> {
+  const given = parseInput(schema, input, what) as { username?: string; email?: string | null }
+  const normalized = { ...given }
+  if (typeof given.username === 'string') normalized.username = normalizeLogin(given.username)
+  if (typeof given.email === 'string') normalized.email = normalizeLogin(given.email)
+  return parseInput(schema, normalized, what)
 }
 
 function requirePassword(password: string): string {
