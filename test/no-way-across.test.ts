@@ -5,7 +5,7 @@ import { ACCOUNTS } from './accounts.ts'
 import { describeApi } from './http.ts'
 import { anyStep, compare, openWorld, type Step, take } from './worlds.ts'
 
-const RUNS = 30
+const RUNS = 15
 
 /**
  * Ids as providers give them, and such as could be taken for each other: beginnings of others, other cases, forms of
