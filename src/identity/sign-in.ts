@@ -23,6 +23,9 @@ type Parts = {
   limits: AuthSettings['loginLimits']
 }
 
+/** Who tried to sign in under a name that nobody has; accounts have UUIDs. */
+const UNKNOWN = 'unknown'
+
 export type SignIn = ReturnType<typeof createSignIn>
 
 /** Signing in with a password, and how often that may be tried. */
@@ -66,8 +69,11 @@ export function createSignIn(db: Db, { audit, limiter, passwords, sessions, limi
         name.includes('\0') || !name.isWellFormed() ? undefined : await repo.findAccount(db, name)
       const hash = account?.passwordHash ?? null
       const right = await passwords.verify(password, hash)
-      // what was typed for an unknown user may be a password: it is written down nowhere
-      if (account === undefined || hash === null) throw wrong()
+      if (account === undefined || hash === null) {
+        // what was typed may be a password: it is written down nowhere. That somebody tried is, and takes its time
+        await audit.record({ userId: UNKNOWN, via: 'password', ...origin }, 'sign_in_failed', UNKNOWN)
+        throw wrong()
+      }
       const { user } = account
       const actor: Actor = { userId: user.id, via: 'password', ...origin }
       if (!right || !user.isActive) {
