@@ -63,7 +63,12 @@ const errorsOf = ({ logged }: Api) => logged.filter(({ level }) => level >= 50)
 
 describeApi('requests made from the OpenAPI document', (api) => {
   test('are answered as the document says, or refused: never a 5xx', async () => {
-    const document = (await api.call('GET', '/openapi.json')).body
+    const { paths } = (await api.call('GET', '/openapi.json')).body
+    // what needs an account is refused here, and tried with accounts below
+    const ofAccounts = /^\/api\/(admin|api-keys|login|logout|me|refresh|register)\b/
+    const document = {
+      paths: Object.fromEntries(Object.entries(paths).filter(([path]) => !ofAccounts.test(path))),
+    }
     const check = createOracle()
     const ids = await firstIds(api)
     const statuses = new Map<number, number>()
