@@ -5,7 +5,8 @@ import { ACCOUNTS } from './accounts.ts'
 import { describeApi } from './http.ts'
 import { anyStep, compare, openWorld, type Step, take } from './worlds.ts'
 
-const RUNS = 15
+// a failure is reported with what it shrank to until then
+const LIMITS = { numRuns: 15, interruptAfterTimeLimit: 40_000 }
 
 /**
  * Ids as providers give them, and such as could be taken for each other: beginnings of others, other cases, forms of
@@ -75,7 +76,7 @@ describeApi(
             for (const step of steps) await take(api, worlds, step)
           }),
         ),
-        { numRuns: RUNS },
+        LIMITS,
       )
     })
 
@@ -90,7 +91,7 @@ describeApi(
             await Promise.all([...stepsOf.values()].map(inOrder))
           }),
         ),
-        { numRuns: RUNS },
+        LIMITS,
       )
       expect(api.logged.filter(({ level }) => level >= 50)).toEqual([])
     })
