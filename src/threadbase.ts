@@ -12,12 +12,12 @@ import type { ConfigDefaults } from './configs/schema.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
 import { type Logger, silentLog } from './core/log.ts'
 import type { Database, RlsMode } from './db/database.ts'
-import type { StatementTrace } from './db/driver.ts'
 import { requireMigrated, upgrade } from './db/migrate.ts'
 import { loadMigrations } from './db/migrations.ts'
 import { openPglite } from './db/pglite.ts'
 import { openPostgres } from './db/postgres.ts'
 import { prepareRls } from './db/rls.ts'
+import type { StatementTrace } from './db/statements.ts'
 import {
   type AuthSettings,
   createIdentityService,

@@ -24,6 +24,19 @@ describeApi(
       expect(await make(['admin'], ['admin', 'ingest'])).toBe(403)
     })
 
+    test('a key that expires makes no key that outlives it', async () => {
+      const user = await newAccount(api.opened.tb)
+      const at = (s: number) => new Date(Date.now() + s * 1_000).toISOString()
+      const make = (body: object, headers: Record<string, string>) =>
+        api.call('POST', '/api/api-keys', { name: 'k', scopes: ['admin'], ...body }, headers)
+      const first = await make({ expires_at: at(3_600) }, user.headers)
+      const key = bearer(first.body.api_key)
+      for (const body of [{}, { expires_at: null }, { expires_at: at(7_200) }])
+        expect((await make(body, key)).status).toBe(403)
+      expect((await make({ expires_at: 'soon' }, key)).status).toBe(400)
+      expect((await make({ expires_at: at(1_800) }, key)).status).toBe(201)
+    })
+
     test('demotion and deactivation take effect with the next request', async () => {
       const { tb } = api.opened
       const by = { userId: 'tests', via: 'library' } as const

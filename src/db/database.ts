@@ -1,15 +1,10 @@
 import { Kysely, type QueryResult, sql } from 'kysely'
 import { ThreadbaseError } from '../core/errors.ts'
 import type { Logger } from '../core/log.ts'
-import {
-  createDialects,
-  type DriverOptions,
-  type SessionSource,
-  type StatementTrace,
-  type UserQuery,
-} from './driver.ts'
+import { createDialects, type DriverOptions, type SessionSource } from './driver.ts'
 import type { Schema } from './schema.ts'
 import { schemaPlugin } from './schema-plugin.ts'
+import type { StatementTrace, UserQuery } from './statements.ts'
 
 export type PoolStats = { open: number; idle: number; waiting: number }
 

@@ -25,6 +25,7 @@ import {
   type Turn,
 } from './as-user.ts'
 import { endsSession, isReadOnly, mapDbError } from './errors.ts'
+import type { StatementTrace, UserQuery } from './statements.ts'
 
 /** One connection as the driver needs it: `broken` once it can serve no more; `destroy` breaks it off at once. */
 export type Session = { client: ClientBase; broken: boolean; destroy(): void }
@@ -51,8 +52,6 @@ export type DriverOptions = {
   /** Told of every statement by name, before it is sent; what it returns is called when it is over. */
   trace?: StatementTrace
 }
-
-export type StatementTrace = (name: string) => ((error?: unknown) => void) | undefined
 
 const MAX_PREPARED = 500
 
@@ -132,9 +131,6 @@ class Connection implements DatabaseConnection {
     throw new Error('streaming a query is not supported: page by keyset')
   }
 }
-
-/** A query and the user under whom it runs. */
-export type UserQuery<R = unknown> = { userId: string; query: CompiledQuery<R> }
 
 export type Dialects = {
   /** The dialect of the system, or of one user under the app role. All of them share sessions. */

@@ -85,8 +85,9 @@ export async function createIdentityService(
     signIn,
 
     async ofKey(key) {
-      const { userId, keyId, scopes } = await keys.authenticate(key)
-      return { userId, via: 'key', keyId, scopes, ...statusOf(await users.standing(userId)) }
+      const { userId, keyId, scopes, expiresAtMs } = await keys.authenticate(key)
+      const expiry = expiresAtMs === null ? {} : { expiresAtMs }
+      return { userId, via: 'key', keyId, scopes, ...expiry, ...statusOf(await users.standing(userId)) }
     },
 
     async ofAccessToken(token) {

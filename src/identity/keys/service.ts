@@ -9,7 +9,7 @@ import { parseInput } from '../../core/validate.ts'
 import type { Database } from '../../db/database.ts'
 import { isSqlState } from '../../db/errors.ts'
 import type { Checks } from '../checks.ts'
-import { type ApiKey, ApiKeyQuery, NewApiKey } from '../schema.ts'
+import { type ApiKey, ApiKeyQuery, DEFAULT_SCOPES, NewApiKey } from '../schema.ts'
 import { digestKey, isApiKey, newApiKey, prefixOf } from '../secrets.ts'
 import * as repo from './repo.ts'
 import { createUseCounter } from './use-counter.ts'
@@ -22,7 +22,6 @@ export type KeyGrant = { userId: string; keyId: string; scopes: string[]; expire
 type Parts = { audit: AuditService; checks: Checks; log: Logger }
 
 const CURSOR = 'api_keys'
-const DEFAULT_SCOPES = ['read', 'write']
 const MAX_KEYS = 100
 const FOREIGN_KEY_VIOLATION = '23503'
 

@@ -199,6 +199,9 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
         return repo.findStanding(db, id)
       })
       if (found === undefined) throw userNotFound(id)
+      // an account of ours, which may be a superuser's, is not somebody else's to vouch for
+      if (found.provider === 'local')
+        throw new ThreadbaseError('unauthorized', 'the user is an account that signs in with a password')
       return found
     },
 

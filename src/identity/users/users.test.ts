@@ -283,6 +283,13 @@ for (const engine of engines) {
       expect(all.filter(({ status }) => status === 'fulfilled')).toHaveLength(1)
     })
 
+    test('nobody else vouches for an account that signs in with a password', async () => {
+      const { id } = await create()
+      for (const provider of ['jwt', 'proxy'] as const)
+        await expect(users.ensure({ id, provider })).rejects.toMatchObject({ code: 'unauthorized' })
+      expect((await users.getUser(id)).provider).toBe('local')
+    })
+
     test('users of a provider have no password here', async () => {
       const id = newName()
       await users.ensure({ id, provider: 'jwt', email: 'p@example.com', name: 'P' })
@@ -304,7 +311,7 @@ for (const engine of engines) {
           each.ensure({ id, provider: 'jwt', name: 'first' }),
         ),
       )
-      expect(all).toEqual(Array(3).fill({ isActive: true, isSuperuser: false }))
+      expect(all).toEqual(Array(3).fill({ isActive: true, isSuperuser: false, provider: 'jwt' }))
       expect(await users.getUser(id)).toMatchObject({ provider: 'jwt', name: 'first', username: null })
       await users.ensure({ id, provider: 'jwt', name: 'second' })
       expect((await users.getUser(id)).name).toBe('first')
