@@ -1,8 +1,18 @@
-import { defineConfig } from 'vitest/config'
+import { configDefaults, defineConfig } from 'vitest/config'
+
+/** What opens no store, or never by the mode asked for: there is nothing in it to run once more. */
+const ALIKE_IN_EVERY_MODE = [
+  'src/{bus,cache,core,redis}/**',
+  'src/db/{arrays,directory-lock,pglite,postgres}.test.ts',
+  'test/{architecture,docs,harness,ports,redis-access,redis-faults}.test.ts',
+  'test/e2e/{package,refusals,walkthrough}.test.ts',
+]
+const again = process.env.THREADBASE_TEST_RLS === 'enforce'
 
 export default defineConfig({
   test: {
     include: ['src/**/*.test.ts', 'test/**/*.test.ts'],
+    exclude: [...configDefaults.exclude, ...(again ? ALIKE_IN_EVERY_MODE : [])],
     globalSetup: ['test/global-setup.ts'],
     reporters: ['default', './test/reporter.ts'],
     // real databases and child processes: a slow machine must not fail a correct run

@@ -27,9 +27,8 @@ async function runConnection(
   until: number,
   next: () => { path: string; body: string },
 ): Promise<number> {
-  const socket = connect({ host: url.hostname, port: Number(url.port), noDelay: true })
+  const socket = await open(url)
   try {
-    await new Promise<void>((resolve, reject) => socket.once('connect', resolve).once('error', reject))
     const answers = responseReader(socket)
     let count = 0
     while (performance.now() < until) {
@@ -45,6 +44,40 @@ async function runConnection(
   } finally {
     socket.destroy()
   }
+}
+
+export type Client = {
+  /** Times of requests one after another, in ms. Fails on the first status that is not 200. */
+  get(path: string, requests: number): Promise<number[]>
+  close(): void
+}
+
+/** One kept-alive connection that sends the given headers with each request. */
+export async function openClient(url: URL, headers: Record<string, string>): Promise<Client> {
+  const socket = await open(url)
+  const answers = responseReader(socket)
+  const lines = Object.entries({ host: url.host, ...headers }).map(([name, value]) => `${name}: ${value}\r\n`)
+  return {
+    async get(path, requests) {
+      const request = `GET ${path} HTTP/1.1\r\n${lines.join('')}\r\n`
+      const times: number[] = []
+      for (let i = 0; i < requests; i++) {
+        const started = performance.now()
+        socket.write(request)
+        const status = await answers()
+        times.push(performance.now() - started)
+        if (status !== 200) throw new Error(`the server answered ${status} to GET ${path}`)
+      }
+      return times
+    },
+    close: () => void socket.destroy(),
+  }
+}
+
+async function open(url: URL): Promise<Socket> {
+  const socket = connect({ host: url.hostname, port: Number(url.port), noDelay: true })
+  await new Promise<void>((resolve, reject) => socket.once('connect', resolve).once('error', reject))
+  return socket
 }
 
 /** A function that waits for the next whole response and gives its status. */

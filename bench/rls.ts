@@ -19,13 +19,18 @@ export async function rlsRows(databaseUrl: string): Promise<Row[]> {
   try {
     const ofOne = await makePlaces(off, () => 'one')
     const ofMany = await makePlaces(off, (caller) => `user ${caller}`)
-    const compare = (work: string, load: (tb: Threadbase) => Promise<number>) =>
-      compareModes(work, { off: () => load(off), enforce: () => load(enforce) })
+    const compare = (work: string, load: (tb: Threadbase) => Promise<number>, target?: number) =>
+      compareModes(work, { off: () => load(off), enforce: () => load(enforce) }, target)
     return [
-      await compare('append, 16 writers of one user', (tb) => rateOf((n) => append(tb, ofOne[n] as Place))),
+      await compare('append, 16 writers', (tb) => rateOf((n) => append(tb, ofOne[n] as Place)), TARGET),
+      // off puts them into one statement, which a policy forbids: what that costs at most
       await compare('append, 16 writers of 16 users', (tb) => rateOf((n) => append(tb, ofMany[n] as Place))),
-      await compare('read 50 messages, 1 reader', (tb) => rateOf(() => read(tb, ofOne[0] as Place), 1)),
-      await compare('read 50 messages, 16 readers', (tb) => rateOf((n) => read(tb, ofMany[n] as Place))),
+      await compare('read 50 messages', (tb) => rateOf(() => read(tb, ofOne[0] as Place), 1), TARGET),
+      await compare(
+        'read 50 messages, 16 users',
+        (tb) => rateOf((n) => read(tb, ofMany[n] as Place)),
+        TARGET,
+      ),
     ]
   } finally {
     await sql`drop schema ${sql.id(options.databaseSchema)} cascade`.execute(off.database.db)
@@ -35,6 +40,7 @@ export async function rlsRows(databaseUrl: string): Promise<Row[]> {
 async function compareModes(
   work: string,
   contestants: Record<'off' | 'enforce', () => Promise<number>>,
+  target: number | undefined,
 ): Promise<Row> {
   const rates = await alternate(ROUNDS, contestants)
   const ratio = rates.enforce / rates.off
@@ -43,8 +49,7 @@ async function compareModes(
     figure: perSecond(rates.enforce),
     limit: `off ${perSecond(rates.off)}`,
     ratio,
-    target: `≥ ${TARGET.toFixed(2)}`,
-    met: ratio >= TARGET,
+    ...(target === undefined ? {} : { target: `≥ ${target.toFixed(2)}`, met: ratio >= target }),
   }
 }
 

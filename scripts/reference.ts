@@ -149,33 +149,55 @@ function typeOf(schema: JsonSchema): string {
   return limits.length === 0 ? name : `${name}, ${limits.join(', ')}`
 }
 
+/** Where the functions of each service are. */
 const SERVICES = {
-  'tb.threads': 'threads',
-  'tb.messages': 'messages',
-  'tb.configs': 'configs',
-  'tb.transfer': 'transfer',
+  'tb.threads': 'threads/service.ts',
+  'tb.messages': 'messages/service.ts',
+  'tb.configs': 'configs/service.ts',
+  'tb.transfer': 'transfer/service.ts',
+  'tb.identity.users': 'identity/users/service.ts',
+  'tb.identity.signIn': 'identity/sign-in.ts',
+  'tb.identity.sessions': 'identity/sessions/service.ts',
+  'tb.identity.keys': 'identity/keys/service.ts',
+  'tb.audit': 'audit/service.ts',
 }
 
-// a docstring right before a function of the object that a service's factory returns, or before a type
-const MEMBER =
-  /\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\n {2,4}(?:async )?(?:function )?(\w+)(: )?(\([\s\S]*?)(?: =>| \{\n)/g
+/** Where the types of the library are. */
+const SHAPES = [
+  'threads/schema.ts',
+  'messages/schema.ts',
+  'configs/schema.ts',
+  'transfer/schema.ts',
+  'identity/schema.ts',
+  'identity/service.ts',
+  'audit/schema.ts',
+]
 
-function libraryPage(): string {
-  const services = Object.entries(SERVICES).map(([name, folder]) => {
-    const text = readFileSync(`${src}${folder}/service.ts`, 'utf8')
-    // what is not called with a scope is a helper of the factory
-    const found = [...text.matchAll(MEMBER)].filter(([, , , , signature]) =>
-      /^\((scope: Scope|\))/.test(signature ?? ''),
+// a docstring right before a function of a service's factory
+const FUNCTION =
+  /\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\n( {2,4})(?:async )?(?:function )?(\w+)(: )?(\([\s\S]*?)(?: =>| \{\n)/g
+
+/** Those with a docstring, but for the factory's helpers and what is marked as internal. */
+function describeService(name: string, file: string): string {
+  const text = readFileSync(`${src}${file}`, 'utf8')
+  const isReturned = (indent: string, member: string) =>
+    indent.length === 4 || new RegExp(`^ {4}${member},$`, 'm').test(text)
+  const members = [...text.matchAll(FUNCTION)]
+    .filter(
+      ([, doc = '', indent = '', member = '']) => isReturned(indent, member) && !doc.includes('@internal'),
     )
-    const members = found.map(([, doc = '', member, , signature = '']) => {
+    .map(([, doc = '', , member, , signature = '']) => {
       const call = signature.replace(/\s+/g, ' ').replace('( ', '(').replace(/,? \)/, ')')
       return `### ${member}\n\n\`\`\`ts\n${name}.${member}${call}\n\`\`\`\n\n${plain(doc)}\n`
     })
-    if (members.length === 0) throw new Error(`found no function in ${folder}/service.ts`)
-    return `## ${name}\n\n${members.join('\n')}`
-  })
-  const shapes = Object.values(SERVICES).map((folder) => {
-    const text = readFileSync(`${src}${folder}/schema.ts`, 'utf8')
+  if (members.length === 0) throw new Error(`found no function in ${file}`)
+  return `## ${name}\n\n${members.join('\n')}`
+}
+
+function libraryPage(): string {
+  const services = Object.entries(SERVICES).map(([name, file]) => describeService(name, file))
+  const shapes = SHAPES.map((file) => {
+    const text = readFileSync(`${src}${file}`, 'utf8')
     const types = [
       ...text.matchAll(/\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\nexport type (\w+) = (?:\w+ & )?\{[\s\S]*?\n\}/g),
     ]
@@ -191,9 +213,10 @@ import { openThreadbase } from 'threadbase'
 await using tb = await openThreadbase()   // from the environment, or { databaseUrl } or { dataDir }
 \`\`\`
 
-Every function takes a scope \`{ userId }\` first: the user whose rows it reads and writes. Failures are
-\`ThreadbaseError\`s with a \`code\`; see [errors](errors.md). What each function takes beyond that is checked; its
-fields are those of the [HTTP API](http-api.md) in camelCase.
+A function that reads and writes rows of a user takes a scope \`{ userId }\` first. One that is for operators takes an
+actor instead, \`{ userId, via: 'library' }\`, whom the audit log names: the library trusts its application, which must
+have checked who that is. Failures are \`ThreadbaseError\`s with a \`code\`; see [errors](errors.md). What each function
+takes beyond that is checked; its fields are those of the [HTTP API](http-api.md) in camelCase.
 
 ${services.join('\n')}
 ## Types
@@ -206,6 +229,7 @@ function plain(doc: string): string {
     .replace(/\n\s*\* ?/g, '\n')
     .replace(/\{@link (\w+)\}/g, '`$1`')
     .replace(/@throws /g, '\nFails with: ')
+    .replace(/@param (\w+) /g, '\nTakes `$1`: ')
     .replace(/@returns /g, '\nGives: ')
     .trim()
 }

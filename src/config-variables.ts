@@ -60,6 +60,12 @@ export function splitList(value: string): string[] {
     .filter((part) => part !== '')
 }
 
+/** At least one part, each of which fits. */
+const listOf = (fits: (part: string) => boolean, problem: string) => (value: string) => {
+  const parts = splitList(value)
+  return parts.length > 0 && parts.every(fits) ? undefined : problem
+}
+
 /** Every environment variable that Threadbase reads. docs/configuration.md is generated from this. */
 export const VARIABLES = {
   DATABASE_URL: {
@@ -193,10 +199,10 @@ export const VARIABLES = {
     kind: 'secret',
     description:
       'Signs the tokens of `accounts`: 32 random characters or more, the same on all servers. A list (comma-separated) to change it: the first signs, all verify. Default: made once, in `DATA_DIR/auth.secret`; required with `NODE_ENV=production`.',
-    check: (value) =>
-      splitList(value).every((secret) => secret.length >= 32)
-        ? undefined
-        : 'must be 32 characters or more, or a comma-separated list of such',
+    check: listOf(
+      (secret) => secret.length >= 32,
+      'must be 32 characters or more, or a comma-separated list of such',
+    ),
   },
   ACCESS_TOKEN_TTL_S: {
     name: 'ACCESS_TOKEN_TTL_S',
@@ -262,16 +268,17 @@ export const VARIABLES = {
     kind: 'text',
     description:
       'Mode `jwt`: what `aud` of a token must hold, or a comma-separated list of which it must hold one. Not looked at when not set: then tokens that the provider issued for other applications are accepted.',
+    check: listOf(() => true, 'must hold an audience'),
   },
   JWT_ALGORITHMS: {
     name: 'JWT_ALGORITHMS',
     kind: 'text',
     default: 'RS256,ES256',
     description: 'Mode `jwt`: signature algorithms that are accepted.',
-    check: (value) => {
-      const wrong = splitList(value).find((name) => !JWT_ALGORITHMS.has(name))
-      return wrong === undefined ? undefined : `must hold none but: ${[...JWT_ALGORITHMS].join(', ')}`
-    },
+    check: listOf(
+      (name) => JWT_ALGORITHMS.has(name),
+      `must hold one or more of these, and nothing else: ${[...JWT_ALGORITHMS].join(', ')}`,
+    ),
   },
   JWT_CLOCK_SKEW_S: {
     name: 'JWT_CLOCK_SKEW_S',

@@ -9,8 +9,11 @@ export function openThreadbase(options: ThreadbaseOptions = {}): Promise<Threadb
   return open({ env: process.env, ...options })
 }
 
+export type { Actor, AuditAction, AuditEntry, AuditQuery } from './audit/schema.ts'
+export type { AuditService } from './audit/service.ts'
 export type { Bus } from './bus/bus.ts'
 export type { Cache } from './cache/cache.ts'
+export type { Limiter } from './cache/limiter.ts'
 export type {
   CheckpointOptions,
   EncryptionOptions,
@@ -26,6 +29,21 @@ export type { Logger } from './core/log.ts'
 export type { Page } from './core/pages.ts'
 export type { Scope } from './core/scope.ts'
 export type { Database } from './db/database.ts'
+export type {
+  ApiKey,
+  ApiKeyQuery,
+  Identity,
+  KeyScope,
+  NewAccount,
+  NewApiKey,
+  NewUser,
+  ProfilePatch,
+  Tokens,
+  User,
+  UserPatch,
+  UserQuery,
+} from './identity/schema.ts'
+export type { AuthMode, IdentityService } from './identity/service.ts'
 export type { Message, MessagePatch, MessageQuery, NewMessage, Role } from './messages/schema.ts'
 export type { Appended, MessageService } from './messages/service.ts'
 export type { ForUser, Threadbase, ThreadbaseOptions } from './threadbase.ts'

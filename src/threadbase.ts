@@ -18,12 +18,12 @@ import type { ConfigDefaults } from './configs/schema.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
 import { type Logger, silentLog } from './core/log.ts'
 import type { Database, RlsMode } from './db/database.ts'
-import type { StatementTrace } from './db/driver.ts'
 import { requireMigrated, upgrade } from './db/migrate.ts'
 import { loadMigrations } from './db/migrations.ts'
 import { openPglite } from './db/pglite.ts'
 import { openPostgres } from './db/postgres.ts'
 import { prepareRls } from './db/rls.ts'
+import type { StatementTrace } from './db/statements.ts'
 import {
   type AuthSettings,
   createIdentityService,
@@ -119,11 +119,13 @@ export async function openConfigured(
     }
     await prepareRls(database, { grant: config.migrateAtStart })
     const auth = await withSecrets(config, log)
-    return await createThreadbase(
-      database,
-      { ...config, auth, log, checkpoints },
-      await openPorts(config, log),
-    )
+    const ports = await openPorts(config, log)
+    try {
+      return await createThreadbase(database, { ...config, auth, log, checkpoints }, ports)
+    } catch (error) {
+      await Promise.all([ports.cache.close(), ports.bus.close()])
+      throw error
+    }
   } catch (error) {
     await database.close()
     throw error

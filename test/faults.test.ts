@@ -5,9 +5,10 @@ import { upgrade } from '../src/db/migrate.ts'
 import { loadMigrations } from '../src/db/migrations.ts'
 import { openPglite } from '../src/db/pglite.ts'
 import { openPostgres } from '../src/db/postgres.ts'
+import { prepareRls } from '../src/db/rls.ts'
 import type { Threadbase } from '../src/threadbase.ts'
 import { runChild } from './child.ts'
-import { makeTempDir, openServices, recordingLog, templateFile } from './harness.ts'
+import { makeTempDir, openServices, recordingLog, templateFile, testRls } from './harness.ts'
 import { type Cluster, clusterAvailable, makeCluster } from './postgres-cluster.ts'
 
 type Stored = { seq: number; messageId: string | null; content: unknown }
@@ -40,8 +41,14 @@ describe.skipIf(!clusterAvailable('PostgreSQL restarted under load'))(
       async (mode) => {
         const scope = { userId: 'u' }
         const { log } = recordingLog()
-        const database = await openPostgres({ url: cluster.url, schema: `under_load_${mode}`, log })
+        const database = await openPostgres({
+          url: cluster.url,
+          schema: `under_load_${mode}`,
+          log,
+          rls: testRls,
+        })
         await upgrade(database, await loadMigrations())
+        await prepareRls(database, { grant: true })
         const tb = await openServices(database)
         const { id: thread } = await tb.threads.create(scope)
         const acknowledged = new Map<string, number>()
@@ -98,7 +105,13 @@ describe('the embedded store', () => {
     const threadId = '0192f0c1-2f6b-7cc0-8d2e-5f0a6d2f4b11'
     const acknowledged = new Map<string, number>()
     for (let run = 0; run < 3; run++) {
-      const child = runChild('append-embedded.ts', { dataDir, templateFile, threadId, run: `r${run}` })
+      const child = runChild('append-embedded.ts', {
+        dataDir,
+        templateFile,
+        threadId,
+        run: `r${run}`,
+        rls: testRls,
+      })
       expect(await child.nextLine()).toBe('open')
       const lines: unknown[] = []
       for (let n = 0; n < 40; n++) lines.push(await child.nextLine())
@@ -112,7 +125,7 @@ describe('the embedded store', () => {
     }
     expect(acknowledged.size).toBeGreaterThanOrEqual(120)
     const { log } = recordingLog()
-    const database = await openPglite({ dataDir, templateFile, log })
+    const database = await openPglite({ dataDir, templateFile, log, rls: testRls })
     const tb = await openServices(database)
     const stored = await readAll(tb, 'local', threadId)
     const found = new Map(stored.map(({ messageId, seq }) => [messageId, seq]))

@@ -190,7 +190,7 @@ const OPERATORS = [
   'identity.sessions.ofRefreshToken',
   'identity.sessions.open',
   'identity.sessions.refresh',
-  'identity.sessions.revokeAll',
+  'identity.sessions.revokeAlong',
   'identity.sessions.sweep',
   'identity.signIn.countAttempt',
   'identity.signIn.forgiveAttempt',

@@ -1,4 +1,5 @@
 import fc from 'fast-check'
+import { EMAIL, KEY_SCOPE, USERNAME } from '../src/core/fields.ts'
 import { anyJson, anyText } from './arbitraries.ts'
 import type { Json } from './http.ts'
 
@@ -6,11 +7,14 @@ import type { Json } from './http.ts'
 export type FuzzRequest = {
   operation: Json
   method: string
-  /** With `{id}` and `{message}` filled in, from the ids given at the time of the request. */
-  url: (ids: { id: string[]; message: string[] }) => string
+  /** With `{id}`, `{message}` and `{user}` filled in, from the ids given at the time of the request. */
+  url: (ids: KnownIds) => string
   body: string | undefined
   headers: Record<string, string>
 }
+
+/** Of threads and API keys, of messages, and of users. */
+export type KnownIds = { id: string[]; message: string[]; user: string[] }
 
 const METHODS = ['get', 'put', 'post', 'patch', 'delete']
 
@@ -27,7 +31,7 @@ function requestOf(path: string, method: string, operation: Json): fc.Arbitrary<
   const schema = operation.requestBody?.content['application/json'].schema
   return fc
     .record({
-      ids: fc.record({ id: anyId, message: anyId }),
+      ids: fc.record({ id: anyId, message: anyId, user: anyId }),
       query: anyQuery(inQuery),
       body: schema === undefined ? fc.constant(undefined) : anyBody(schema),
       headers: rarely(anyHeaders, {}),
@@ -36,7 +40,7 @@ function requestOf(path: string, method: string, operation: Json): fc.Arbitrary<
       operation,
       method: method.toUpperCase(),
       url: (known) =>
-        path.replace(/\{(\w+)\}/g, (_, name: 'id' | 'message') => ids[name](known[name])) +
+        path.replace(/\{(\w+)\}/g, (_, name: keyof KnownIds) => ids[name](known[name])) +
         (query === '' ? '' : `?${query}`),
       body,
       headers: { ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers },
@@ -158,6 +162,19 @@ function objectOf({ properties, required = [], minProperties = 0 }: Json): fc.Ar
     .filter((value) => Object.keys(value).length >= minProperties)
 }
 
+/** Names that become others in the form that is stored: longer, with an @, with a space, the same as another. */
+const oddNames = fc.constantFrom(
+  'ﷺ'.repeat(100),
+  'a＠b',
+  '¨',
+  'Ａnna',
+  'İ',
+  'ß',
+  'ﬁ',
+  'constructor',
+  "'; drop table users",
+)
+
 /** Few, so that they come again: a known message_id and a parent that exists matter most. */
 const names = fc.constantFrom('m1', 'm2', 'm3')
 
@@ -167,6 +184,14 @@ function textOf({ pattern = '', minLength = 0, maxLength = 20 }: Json): fc.Arbit
     const range = { min: new Date('0001-01-02'), max: new Date('9999-12-30'), noInvalidDate: true }
     return fc.date(range).map((date) => date.toISOString())
   }
+  if (pattern === USERNAME) return fc.oneof(names, fc.stringMatching(new RegExp(USERNAME, 'u')), oddNames)
+  if (pattern === EMAIL)
+    return fc
+      .tuple(fc.oneof(names, oddNames), fc.constantFrom('example.com', 'a', 'ﷺ'.repeat(150)))
+      .map((parts) => parts.join('@'))
+  if (pattern === KEY_SCOPE)
+    return fc.constantFrom('read', 'write', 'admin', 'ingest', 'flow:1', 'flow:a.b-c_d')
+  if (pattern === '^(password)?$') return fc.constantFrom('', 'password')
   if (pattern === '' || pattern === '^[^\\u0000\\ud800-\\udfff]*$') {
     const storable = fc.string({ unit: 'grapheme', minLength, maxLength: Math.min(maxLength, 20) })
     return minLength > 0 ? fc.oneof(names, storable) : storable

@@ -133,6 +133,10 @@ for (const engine of engines) {
     test('a role that is not the owner sees and writes the rows of its user only', async () => {
       const role = `tb_reader_${randomBytes(4).toString('hex')}`
       for (const userId of ['rls-a', 'rls-b']) {
+        await opened.tb.identity.users.ensure({ id: userId, provider: 'proxy' })
+        await opened.tb.identity.keys.create({ userId }, { userId, via: 'library' }, { name: 'k' })
+        await sql`insert into ${sql.table('sessions')} (user_id, id, expires_at)
+                  values (${userId}, ${randomUUID()}::uuid, now() + interval '1 day')`.execute(db)
         const { id } = await opened.tb.threads.create({ userId }, { title: `of ${userId}` })
         await opened.tb.messages.append({ userId }, id, [{ role: 'user', content: 'x' }])
         await opened.tb.configs.put({ userId }, id, { model: 'm' })
@@ -148,13 +152,13 @@ for (const engine of engines) {
           grant select, insert, update, delete on all tables in schema ${s} to ${role}; set local role ${role}`)
           .execute(tx)
         for (const { name } of rows) {
-          // the tenants themselves, and what has rows only for those who sign in
-          if (['users', 'api_keys', 'sessions', 'audit_log'].includes(name)) continue
+          // of the tenants themselves it is the id
+          const owner = sql.ref(name === 'users' ? 'id' : 'user_id')
           const users = async () => {
             const found = await sql<{
-              user_id: string
-            }>`select distinct user_id from ${sql.table(`${s}.${name}`)}`.execute(tx)
-            return found.rows.map(({ user_id }) => user_id)
+              owner: string
+            }>`select distinct ${owner} as owner from ${sql.table(`${s}.${name}`)}`.execute(tx)
+            return found.rows.map((row) => row.owner)
           }
           await sql`set local threadbase.user_id = 'rls-a'`.execute(tx)
           expect(await users(), name).toEqual(['rls-a'])
@@ -168,6 +172,41 @@ for (const engine of engines) {
         const foreign = sql`insert into ${sql.table('threads')} (user_id, id) values ('rls-b', ${randomUUID()}::uuid)`
         await expect(foreign.execute(tx)).rejects.toMatchObject({ cause: { code: '42501' } })
       })
+    })
+
+    test('such a role reads accounts, sessions and the audit log of its user, and changes none', async () => {
+      const userId = 'rls-reader'
+      await opened.tb.identity.users.ensure({ id: userId, provider: 'proxy' })
+      await opened.tb.identity.keys.create({ userId }, { userId, via: 'library' }, { name: 'k' })
+      await sql`insert into ${sql.table('sessions')} (user_id, id, expires_at)
+                values (${userId}, ${randomUUID()}::uuid, now() + interval '1 day')`.execute(db)
+      const role = `tb_reader_${randomBytes(4).toString('hex')}`
+      const id = sql`${randomUUID()}::uuid`
+      const changes: [table: string, update: string, insert: ReturnType<typeof sql>][] = [
+        ['users', 'is_superuser = true', sql`(id, provider) values ('rls-new', 'local')`],
+        ['sessions', 'revoked_at = null', sql`(user_id, id, expires_at) values (${userId}, ${id}, now())`],
+        [
+          'audit_log',
+          "action = 'nothing'",
+          sql`(user_id, id, actor_id, via, action) values (${userId}, ${id}, 'x', 'cli', 'data_read')`,
+        ],
+      ]
+      for (const [name, update, insert] of changes) {
+        const table = sql.table(name)
+        await tryOut(async (tx) => {
+          await sql
+            .raw(`create role ${role}; grant usage on schema ${s} to ${role};
+            grant select, insert, update, delete on all tables in schema ${s} to ${role}; set local role ${role};
+            set local threadbase.user_id = '${userId}'`)
+            .execute(tx)
+          expect((await sql`select from ${table}`.execute(tx)).rows, name).toHaveLength(1)
+          const updated = await sql`update ${table} set ${sql.raw(update)}`.execute(tx)
+          const deleted = await sql`delete from ${table}`.execute(tx)
+          expect([updated.numAffectedRows, deleted.numAffectedRows], name).toEqual([0n, 0n])
+          const inserted = sql`insert into ${table} ${insert}`.execute(tx)
+          await expect(inserted, name).rejects.toMatchObject({ cause: { code: '42501' } })
+        })
+      }
     })
 
     test('without any user set, such a role sees nothing', async () => {

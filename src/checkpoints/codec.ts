@@ -3,7 +3,7 @@ import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { ThreadbaseError } from '../core/errors.ts'
 import { type Addresser, createAddresser } from './address.ts'
 
-/** How a stored value is coded; see migrations/0004_checkpoints.sql. */
+/** How a stored value is coded; see migrations/0005_checkpoints.sql. */
 export const CODEC = { text: 0, bytes: 1, zstd: 2 } as const
 
 export type Coded = { codec: number; keyId: string | null; data: Uint8Array }

@@ -26,7 +26,7 @@ export type BlobRow = { hash: Address; type: string | null; coded: Coded | null;
 export type PutOutcome = 'stored' | 'replaced' | 'missing' | 'conflict'
 
 /**
- * Stores a checkpoint with its new blobs in one statement (see migrations/0004_checkpoints.sql).
+ * Stores a checkpoint with its new blobs in one statement (see migrations/0005_checkpoints.sql).
  * @param expected what the rows refer to and the caller believes to be stored
  * @param children how many children of the parent the caller knows; null when that does not matter
  */

@@ -23,11 +23,13 @@ export function serveCommand(cli: CliContext): Command {
       const server = await startServer(config, log)
       const { mode } = config.auth
       const empty = mode === 'accounts' && !(await server.threadbase.identity.users.hasAccounts())
-      cli.stdout.write(banner(server.url, server.threadbase, { mode, empty }))
+      // who reads the banner may send one at once
+      const ending = nextSignal()
       log.info({ auth_mode: mode, url: server.url }, 'listening')
       if (empty)
         log.warn({}, 'there is no user yet: make one with `threadbase users create NAME --superuser`')
-      const signal = await nextSignal()
+      cli.stdout.write(banner(server.url, server.threadbase, { mode, empty }))
+      const signal = await ending
       log.info({ signal }, 'shutting down; again to end at once')
       for (const again of SIGNALS) process.once(again, () => process.exit(1))
       await server.close()
@@ -57,7 +59,7 @@ function banner(url: string, { database, cache }: Threadbase, users: Users): str
   store   ${database.description}
   bytes   none: this version keeps no files yet
   cache   ${cache.description}
-  users   ${USERS[users.mode]}${users.empty ? '\n          none yet: stop, and run threadbase users create NAME --superuser' : ''}
+  users   ${USERS[users.mode]}${users.empty ? '\n          none yet: threadbase users create NAME --superuser (on the embedded store stop first)' : ''}
   docs    ${url}/docs  (OpenAPI: ${url}/openapi.json)
 
 Try it:

@@ -1,9 +1,10 @@
-import { Kysely, sql } from 'kysely'
+import { Kysely, type QueryResult, sql } from 'kysely'
 import { ThreadbaseError } from '../core/errors.ts'
 import type { Logger } from '../core/log.ts'
-import { createDialects, type DriverOptions, type SessionSource, type StatementTrace } from './driver.ts'
+import { createDialects, type DriverOptions, type SessionSource } from './driver.ts'
 import type { Schema } from './schema.ts'
 import { schemaPlugin } from './schema-plugin.ts'
+import type { StatementTrace, UserQuery } from './statements.ts'
 
 export type PoolStats = { open: number; idle: number; waiting: number }
 
@@ -26,6 +27,13 @@ export type Database = {
    * `threadbase.user_id`, so that row level security keeps them from all other rows; when `off` it is `db`.
    */
   forUser(userId: string): Kysely<Schema>
+  /**
+   * Runs one statement for each of several users, as {@link forUser} would, but together: all or none, and under
+   * `enforce` in one round trip. Every query must have the same text; values differ. Locks are taken in the order of
+   * the calls.
+   * @returns a result for each, in order
+   */
+  forUsers<R>(calls: readonly UserQuery<R>[]): Promise<QueryResult<R>[]>
   /** How many statements this engine works on at the same time with profit. */
   readonly parallelism: number
   stats(): PoolStats
@@ -74,7 +82,7 @@ export function createDatabase(
     },
   }
   const { rls = 'off', appRole = DEFAULT_APP_ROLE } = options
-  const dialectOf = createDialects(open, {
+  const dialects = createDialects(open, {
     log: options.log,
     preparedStatements: options.preparedStatements,
     queryTimeoutMs: options.queryTimeoutMs,
@@ -83,7 +91,7 @@ export function createDatabase(
     trace: options.trace,
   })
   const plugins = [schemaPlugin(schema)]
-  const handleOf = (userId?: string) => new Kysely<Schema>({ dialect: dialectOf(userId), plugins })
+  const handleOf = (userId?: string) => new Kysely<Schema>({ dialect: dialects.of(userId), plugins })
   const db = handleOf()
   return {
     ...facts,
@@ -92,6 +100,7 @@ export function createDatabase(
     rls,
     appRole,
     forUser: rls === 'enforce' ? keepNewest(handleOf) : () => db,
+    forUsers: (calls) => (rls === 'enforce' ? dialects.runForUsers(appRole, calls) : runTogether(db, calls)),
     ping: async () => {
       await sql`/* ping */ select 1`.execute(db)
     },
@@ -101,6 +110,14 @@ export function createDatabase(
       return closing
     },
   }
+}
+
+function runTogether<R>(db: Kysely<Schema>, calls: readonly UserQuery<R>[]): Promise<QueryResult<R>[]> {
+  return db.transaction().execute(async (tx) => {
+    const results: QueryResult<R>[] = []
+    for (const { query } of calls) results.push(await tx.executeQuery(query))
+    return results
+  })
 }
 
 /** Keeps the handles used last. A transaction holds on to its own, whatever is forgotten here. */

@@ -15,8 +15,17 @@ import {
 import type { ClientBase } from 'pg'
 import { ThreadbaseError } from '../core/errors.ts'
 import type { Logger } from '../core/log.ts'
-import { createQueryAs, type Identity, identityValues, SET_IDENTITY } from './as-user.ts'
+import {
+  createQueryAs,
+  type Identity,
+  identityError,
+  identityValues,
+  SET_IDENTITY,
+  type Statement,
+  type Turn,
+} from './as-user.ts'
 import { endsSession, isReadOnly, mapDbError } from './errors.ts'
+import type { StatementTrace, UserQuery } from './statements.ts'
 import { typeParsers } from './types.ts'
 
 /** One connection as the driver needs it: `broken` once it can serve no more; `destroy` breaks it off at once. */
@@ -44,8 +53,6 @@ export type DriverOptions = {
   /** Told of every statement by name, before it is sent; what it returns is called when it is over. */
   trace?: StatementTrace
 }
-
-export type StatementTrace = (name: string) => ((error?: unknown) => void) | undefined
 
 const MAX_PREPARED = 500
 
@@ -88,29 +95,35 @@ class Gate {
 /** Whose statement it is; `open` when its transaction has said so already. */
 type Author = { readonly identity: Identity; open: boolean }
 
-type Runner = (
-  session: Session,
-  query: CompiledQuery,
-  author: Author | undefined,
-) => Promise<QueryResult<unknown>>
+type Runner = {
+  run(session: Session, query: CompiledQuery, author: Author | undefined): Promise<QueryResult<unknown>>
+  /** The statement once for each turn, in one implicit transaction. */
+  runAs(session: Session, query: CompiledQuery, turns: Turns): Promise<QueryResult<unknown>[]>
+}
+type Turns = readonly [Turn, ...Turn[]]
 
 class Connection implements DatabaseConnection {
   readonly session: Session
   /** Undefined for the system, whose statements run as the role that connected. */
   readonly author: Author | undefined
-  readonly #run: Runner
+  readonly #runner: Runner
   readonly #gate: Gate | undefined
 
-  constructor(session: Session, identity: Identity | undefined, run: Runner, gate: Gate | undefined) {
+  constructor(session: Session, identity: Identity | undefined, runner: Runner, gate: Gate | undefined) {
     this.session = session
     this.author = identity && { identity, open: false }
-    this.#run = run
+    this.#runner = runner
     this.#gate = gate
   }
 
   async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
     while (this.#gate?.blocks(this)) await this.#gate.freed
-    return (await this.#run(this.session, query, this.author)) as QueryResult<R>
+    return (await this.#runner.run(this.session, query, this.author)) as QueryResult<R>
+  }
+
+  async executeAs<R>(query: CompiledQuery, turns: Turns): Promise<QueryResult<R>[]> {
+    while (this.#gate?.blocks(this)) await this.#gate.freed
+    return (await this.#runner.runAs(this.session, query, turns)) as QueryResult<R>[]
   }
 
   // Results are read page by page with keysets: a cursor would hold the embedded store's only connection.
@@ -120,26 +133,49 @@ class Connection implements DatabaseConnection {
   }
 }
 
-/**
- * Kysely over `pg` sessions: named statements, slow-query log, errors in our own terms.
- * @returns makes the dialect of the system, or of one user under the app role. All of them share sessions.
- */
-export function createDialects(
-  source: SessionSource,
-  options: DriverOptions,
-): (userId: string | undefined) => Dialect {
-  const run = createRunner(options, source.shared)
+export type Dialects = {
+  /** The dialect of the system, or of one user under the app role. All of them share sessions. */
+  of(userId?: string): Dialect
+  /**
+   * Runs one statement for each of several users under the app role, each time with values of its own, in one round
+   * trip and one implicit transaction: all or none.
+   */
+  runForUsers<R>(role: string, calls: readonly UserQuery<R>[]): Promise<QueryResult<R>[]>
+}
+
+/** Kysely over `pg` sessions: named statements, slow-query log, errors in our own terms. */
+export function createDialects(source: SessionSource, options: DriverOptions): Dialects {
+  const runner = createRunner(options, source.shared)
   const gate = source.shared ? new Gate() : undefined
-  const { appRole: role } = options
-  return (userId) => {
-    const identity = role === undefined || userId === undefined ? undefined : { role, userId }
-    const acquire = async () => new Connection(await source.acquire(), identity, run, gate)
-    return {
-      createAdapter: () => new PostgresAdapter(),
-      createDriver: () => createDriver(source, acquire, gate),
-      createIntrospector: (db) => new PostgresIntrospector(db),
-      createQueryCompiler: () => new PostgresQueryCompiler(),
-    }
+  const connect = async (identity?: Identity) =>
+    new Connection(await source.acquire(), identity, runner, gate)
+  return {
+    of(userId) {
+      const { appRole: role } = options
+      const identity = role === undefined || userId === undefined ? undefined : { role, userId }
+      return {
+        createAdapter: () => new PostgresAdapter(),
+        createDriver: () => createDriver(source, () => connect(identity), gate),
+        createIntrospector: (db) => new PostgresIntrospector(db),
+        createQueryCompiler: () => new PostgresQueryCompiler(),
+      }
+    },
+    async runForUsers(role, calls) {
+      const toTurn = ({ userId, query }: UserQuery): Turn => ({
+        identity: { role, userId },
+        values: query.parameters,
+      })
+      const [first, ...others] = calls
+      if (first === undefined) return []
+      if (others.some(({ query }) => query.sql !== first.query.sql))
+        throw new Error('what runs for several users at once must be one statement')
+      const connection = await connect()
+      try {
+        return await connection.executeAs(first.query, [toTurn(first), ...others.map(toTurn)])
+      } finally {
+        source.release(connection.session)
+      }
+    },
   }
 }
 
@@ -181,10 +217,17 @@ async function begin(connection: Connection, settings: TransactionSettings): Pro
     return
   }
   author.open = true
-  const identify = Compiled.raw(SET_IDENTITY, identityValues(author.identity))
+  const { identity } = author
   try {
     // one behind the other, without waiting for the first
-    await Promise.all([connection.executeQuery(Compiled.raw(text)), connection.executeQuery(identify)])
+    const began = connection.executeQuery(Compiled.raw(text))
+    const identified = connection.executeQuery(Compiled.raw(SET_IDENTITY, identityValues(identity)))
+    await Promise.all([
+      began,
+      identified.catch((error) => {
+        throw identityError(error, identity)
+      }),
+    ])
   } catch (error) {
     // Kysely takes a transaction that did not begin for none
     await rollback(connection).catch(() => {})
@@ -211,25 +254,47 @@ function createRunner(options: DriverOptions, shared: boolean): Runner {
   const names = { system: createNames('tb'), user: createNames('tu') }
   const identityName = options.preparedStatements ? names.user(SET_IDENTITY) : undefined
   const queryAs = createQueryAs(identityName)
-  return async (session, query, author) => {
-    // a plan is made for one role: under the same name it would be made anew whenever the role changes
-    const statementName = author === undefined ? names.system : names.user
+  // statements without parameters are commands and migrations, which may be several in one text
+  const toStatement = ({ sql, parameters }: CompiledQuery, nameOf: (text: string) => string | undefined) => ({
+    name: options.preparedStatements && parameters.length > 0 ? nameOf(sql) : undefined,
+    text: sql,
+    // the connections of an application's own pool have parsers of their own
+    types: typeParsers,
+  })
+  const watch = createWatch(options, shared)
+  const runAs: Runner['runAs'] = (session, query, turns) =>
+    watch(session, query, async () => {
+      const results = await queryAs(session.client, toStatement(query, names.user), turns)
+      return results.map(toResult)
+    })
+  return {
+    runAs,
+    async run(session, query, author) {
+      if (author !== undefined && !author.open) {
+        const { identity } = author
+        const [result] = await runAs(session, query, [{ identity, values: query.parameters }])
+        return result as QueryResult<unknown>
+      }
+      // a plan is made for one role: under the same name it would be made anew whenever the role changes
+      const statement: Statement = toStatement(query, author === undefined ? names.system : names.user)
+      const values = query.parameters as unknown[]
+      return watch(session, query, async () => toResult(await session.client.query({ ...statement, values })))
+    },
+  }
+}
+
+type Watch = <T>(session: Session, query: CompiledQuery, send: () => Promise<T>) => Promise<T>
+
+/** What goes with every statement: its time limit, its trace, the slow-query log, and errors in our own terms. */
+function createWatch(options: DriverOptions, shared: boolean): Watch {
+  return async (session, query, send) => {
     const started = performance.now()
     const limit = startLimit(session, query, options.queryTimeoutMs)
     const end = options.trace?.(queryName(query.sql))
-    // statements without parameters are commands and migrations, which may be several in one text
-    const name =
-      options.preparedStatements && query.parameters.length > 0 ? statementName(query.sql) : undefined
     try {
-      // the connections of an application's own pool have parsers of their own
-      const statement = { name, text: query.sql, values: query.parameters as unknown[], types: typeParsers }
-      const sent =
-        author === undefined || author.open
-          ? session.client.query(statement)
-          : queryAs(session.client, author.identity, statement)
-      const result = await sent
+      const result = await send()
       end?.()
-      return toResult(result)
+      return result
     } catch (error) {
       end?.(error)
       // another connection may lead to the new primary; the embedded store has but one

@@ -11,6 +11,7 @@ import { findDrift } from './drift.ts'
 import { appliedRevisions, downgrade, requireMigrated, run, stamp, upgrade } from './migrate.ts'
 import { createMigration, findMigration, loadMigrations, type Migration } from './migrations.ts'
 import { openPostgres } from './postgres.ts'
+import { prepareRls } from './rls.ts'
 
 const step = (revision: string, name: string, up: string, down: string): Migration => ({
   revision,
@@ -119,9 +120,15 @@ for (const engine of engines) {
 
     test('ours go up, down step by step, and up again, with rows in the tables', async () => {
       const migrations = await loadMigrations()
-      const scope = { userId: 'u' }
       const fill = async () => {
-        const { threads, messages, configs } = opened.tb
+        const { threads, messages, configs, identity } = opened.tb
+        const actor = { userId: 'operator', via: 'cli' } as const
+        const account = { username: 'anna', email: 'a@example.com', password: 'correct horse' }
+        const { id: userId } = await identity.users.create(actor, account)
+        const scope = { userId }
+        await identity.users.ensure({ id: 'subject', provider: 'jwt' })
+        await identity.keys.create(scope, actor, { name: 'k' })
+        await identity.signIn.signIn({ login: 'anna', password: account.password }, {})
         const { id } = await threads.create(scope, { title: 'kept', meta: { a: 1 } })
         await messages.append(scope, id, [
           { role: 'user', content: 'x', messageId: 'm' },
@@ -138,10 +145,15 @@ for (const engine of engines) {
           { list: 1 },
         )
         await checkpointer.putWrites(state, [['x', 1]], 'task')
+        for (const name of await tables(database)) {
+          const { rows } = await sql`select 1 from ${sql.table(name)} limit 1`.execute(database.db)
+          expect(rows, name).toHaveLength(1)
+        }
       }
       for (let round = 0; round < 2; round++) {
         const up = await upgrade(database, migrations)
         expect(up.map(({ revision }) => revision)).toEqual(migrations.map(({ revision }) => revision))
+        await prepareRls(database, { grant: true })
         await fill()
         expect(await findDrift(database, migrations)).toEqual([])
         await requireMigrated(database, migrations)

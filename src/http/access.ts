@@ -14,6 +14,9 @@ const READING = new Set(['GET', 'HEAD', 'OPTIONS'])
 /** Pages that show the API to whoever wants to use it. */
 const PUBLIC_PAGES = /^\/(docs(\/|$)|openapi\.json$)/
 
+/** For whoever sends no credential: what a sign-in or a registration has to say is shorter by far. */
+const PUBLIC_BODY_BYTES = 64_000
+
 const OF_SUPERUSERS: ReadonlySet<Access> = new Set(['admin', 'metrics'])
 /** What an API key needs the scope `admin` for. */
 const OF_ACCOUNTS: ReadonlySet<Access> = new Set(['account', 'admin', 'metrics'])
@@ -22,13 +25,16 @@ const SECURITY = [{ bearer: [] }, { apiKey: [] }, { cookie: [] }]
 
 /**
  * Gives every route its access: what its schema says, else `read` for GET and `write` for all else, so that a route that
- * says nothing is not open. The OpenAPI document says the same. Before the routes.
+ * says nothing is not open. The OpenAPI document says the same. Before the routes. What anybody may call takes small
+ * bodies only.
  */
 export function registerAccess(app: FastifyInstance): void {
+  const { bodyLimit = PUBLIC_BODY_BYTES } = app.initialConfig
   app.addHook('onRoute', (route) => {
     const schema = route.schema as Record<string, unknown> | undefined
     const access = readAccess(schema?.['x-access']) ?? defaultAccess(route.url, [route.method].flat())
     route.config = { ...route.config, access }
+    if (access === 'public') route.bodyLimit = Math.min(bodyLimit, PUBLIC_BODY_BYTES)
     if (schema !== undefined) {
       schema['x-access'] = access
       schema.security = access === 'public' ? [] : SECURITY

@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
 import { type TObject, Type } from 'typebox'
 import type { AuditService } from '../audit/service.ts'
+import { userOf } from '../core/scope.ts'
 import { actorOf } from '../identity/service.ts'
 
 declare module 'fastify' {
@@ -12,9 +13,6 @@ declare module 'fastify' {
 
 const OWN = '/api/'
 const ANY_USERS = '/api/admin/users/:user/'
-/** Parts of such a path before what is read. */
-const PREFIX_PARTS = ANY_USERS.split('/').length - 1
-
 const User = Type.String({ minLength: 1, maxLength: 255, description: 'Id of the user.' })
 
 type Schema = Record<string, unknown> & { operationId?: string; summary?: string; params?: TObject }
@@ -33,10 +31,14 @@ export function mirrorReads(app: FastifyInstance, audit: AuditService): { end():
     if (config?.access === 'read' && config.ofUser !== false) found.push(route)
   })
   const enter = async (request: FastifyRequest) => {
-    const { user } = request.params as { user: string }
-    const path = request.url.split('?')[0]?.split('/').slice(PREFIX_PARTS).join('/')
-    await audit.record(actorOf(request), 'data_read', user, path)
-    request.scope = { userId: user }
+    const { user, ...params } = request.params as Record<string, string>
+    await audit.record(
+      actorOf(request),
+      'data_read',
+      userOf({ userId: String(user) }),
+      pathOf(request, params),
+    )
+    request.scope = { userId: String(user) }
   }
   return {
     end() {
@@ -44,6 +46,12 @@ export function mirrorReads(app: FastifyInstance, audit: AuditService): { end():
       for (const route of found) app.route(twinOf(route, enter))
     },
   }
+}
+
+/** What is read, from the route: what the client wrote may be spelt in other ways. */
+function pathOf({ routeOptions }: FastifyRequest, params: Record<string, string>): string {
+  const path = routeOptions.url?.slice(ANY_USERS.length) ?? ''
+  return path.replace(/:(\w+)/g, (_, name: string) => String(params[name]).toLowerCase())
 }
 
 function twinOf(route: RouteOptions, enter: (request: FastifyRequest) => Promise<void>): RouteOptions {

@@ -5,7 +5,7 @@ import { equalSecrets } from '../core/secrets.ts'
 import type { Identity } from '../identity/schema.ts'
 import type { AuthMode, IdentityService } from '../identity/service.ts'
 import { accessOf, requireAccess } from './access.ts'
-import { readCredential } from './credentials.ts'
+import { readApiKey, readCredential } from './credentials.ts'
 import { changesSomething, refuseForeignOrigin, requireCsrfToken } from './csrf.ts'
 import { isLoopbackHost } from './hosts.ts'
 
@@ -61,9 +61,16 @@ export function createAuthenticator(options: AuthOptions): Authenticator {
     return async () => local
   }
   return async (request) => {
+    if (mode === 'proxy') {
+      const key = readApiKey(request)
+      if (key !== undefined) return identity.ofKey(key)
+      const userId = readProxyUser(request, options.proxySecret)
+      // the proxy may know the user by a cookie, which a browser sends along for pages of other sites, too
+      if (changesSomething(request)) refuseForeignOrigin(request, options.origins)
+      return identity.ofProxy(userId)
+    }
     const credential = readCredential(request)
     if (credential?.kind === 'key') return identity.ofKey(credential.key)
-    if (mode === 'proxy') return identity.ofProxy(readProxyUser(request, options.proxySecret))
     if (credential === undefined) throw new ThreadbaseError('unauthorized', 'sign in, or send a credential')
     if (mode === 'jwt') {
       // their tokens come in a header: a cookie is never one of ours here
@@ -93,7 +100,7 @@ const USER_ID = /^[\x21-\x7e]{1,255}$/
 function readProxyUser({ raw }: FastifyRequest, secret: string | undefined): string {
   // each once: a second one is what a client sent along
   const one = (name: string) => {
-    const values = raw.headersDistinct[name] ?? []
+    const values = raw.rawHeaders.filter((_, i, all) => i % 2 === 1 && all[i - 1]?.toLowerCase() === name)
     return values.length === 1 ? values[0] : undefined
   }
   const given = one('x-proxy-secret')

@@ -38,6 +38,13 @@ export function readCredential(request: FastifyRequest): Credential | undefined 
   return token === undefined ? undefined : { kind: 'cookie', token }
 }
 
+/** An API key in either header. Any other `Authorization` is somebody else's: a proxy passes on what it let in with. */
+export function readApiKey({ headers }: FastifyRequest): string | undefined {
+  const token = BEARER.exec(headers.authorization ?? '')?.[1]
+  if (token?.startsWith(KEY_PREFIX)) return token
+  return headers['x-api-key'] === undefined ? undefined : String(headers['x-api-key'])
+}
+
 export function readRefreshCookie(request: FastifyRequest): string | undefined {
   return readCookie(request, REFRESH)
 }
@@ -59,8 +66,9 @@ export function clearTokenCookies(reply: FastifyReply): void {
       reply.clearCookie(nameOf(name, secure), { httpOnly: true, sameSite: 'strict', secure, path: '/' })
 }
 
-function readCookie({ cookies }: FastifyRequest, name: string): string | undefined {
-  return cookies[nameOf(name, true)] ?? cookies[name]
+/** Under the name that it was set under: without the prefix it may be what another host of the domain set. */
+function readCookie(request: FastifyRequest, name: string): string | undefined {
+  return request.cookies[nameOf(name, isSecure(request))]
 }
 
 const nameOf = (name: string, secure: boolean) => (secure ? `${SECURE_PREFIX}${name}` : name)

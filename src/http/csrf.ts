@@ -19,8 +19,9 @@ export function isFromBrowser({ headers }: FastifyRequest): boolean {
  */
 export function refuseForeignOrigin(request: FastifyRequest, allowed: ReadonlySet<string>): void {
   const { origin, 'sec-fetch-site': site } = request.headers
+  // the browser's own word, which also holds where a proxy in between changes host or protocol
+  if (site === 'same-origin' || site === 'none') return
   if (origin !== undefined ? isOwnOrigin(request, origin) || allowed.has(origin) : site === undefined) return
-  if (origin === undefined && (site === 'same-origin' || site === 'none')) return
   throw new ThreadbaseError('forbidden', 'the request comes from a page of another origin')
 }
 

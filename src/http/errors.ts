@@ -60,6 +60,8 @@ export function routeNotFound(request: FastifyRequest): ThreadbaseError {
 function toThreadbaseError(error: unknown, request: FastifyRequest): ThreadbaseError | undefined {
   if (error instanceof ThreadbaseError) return error
   const { code, statusCode, message } = error as FastifyError
+  // a path that leads out of the pages of /docs: @fastify/static refuses it with an error of its own, or of http-errors
+  if (statusCode === 403 || statusCode === 404) return routeNotFound(request)
   switch (code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
       return new ThreadbaseError(

@@ -1,25 +1,77 @@
 import fc from 'fast-check'
 import { Compile, type Validator } from 'typebox/compile'
 import { expect, test } from 'vitest'
-import { describeApi, type Json } from '../../test/http.ts'
-import { anyRequest } from '../../test/requests.ts'
+import {
+  ACCOUNTS,
+  type Account,
+  bearer,
+  type Headers,
+  newAccount,
+  newRows,
+  unsignedTokenOf,
+} from '../../test/accounts.ts'
+import { type Answer, type Api, describeApi, type Json } from '../../test/http.ts'
+import { anyRequest, type FuzzRequest, type KnownIds } from '../../test/requests.ts'
 
 const RUNS = 400
+const RUNS_WITH_ACCOUNTS = 1_500
+
+/** Checks what was answered against what the document says of the operation. */
+function createOracle() {
+  const validators = new Map<Json, Validator>()
+  const accepts = (schema: Json, value: unknown): boolean => {
+    const validator = validators.get(schema) ?? Compile(schema)
+    validators.set(schema, validator)
+    return validator.Check(value)
+  }
+  return (operation: Json, answer: Answer, what: string) => {
+    expect(answer.status, what).toBeLessThan(500)
+    if (answer.status >= 400) return
+    const described = operation.responses[answer.status]
+    expect(described, what).toBeDefined()
+    const schema = described.content?.['application/json']?.schema
+    const otherTypes = Object.keys(described.content ?? {}).filter((type) => type !== 'application/json')
+    if (otherTypes.length > 0)
+      expect(otherTypes, what).toContain(answer.headers['content-type']?.split(';')[0])
+    else if (schema === undefined) expect(answer.text, what).toBe('')
+    else expect(accepts(schema, answer.body), what).toBe(true)
+  }
+}
+
+/** What was made can be asked for. */
+function learn(ids: KnownIds, { operationId }: Json, { status, body }: Answer): void {
+  if (status !== 201) return
+  if (operationId === 'appendMessages')
+    ids.message.push(...[body.items ?? body].flat().map(({ id }: { id: string }) => id))
+  else if (operationId === 'createUser' || operationId === 'registerUser') ids.user.push(body.id)
+  else ids.id.push(body.id)
+}
+
+async function firstIds(api: Api, headers: Headers = {}): Promise<KnownIds> {
+  const newThread = async () => (await api.call('POST', '/api/threads', {}, headers)).body.id
+  const id = [await newThread(), await newThread()]
+  const first = await api.call(
+    'POST',
+    `/api/threads/${id[0]}/messages`,
+    { role: 'user', content: 'x' },
+    headers,
+  )
+  return { id, message: [first.body.id], user: ['nobody'] }
+}
+
+const errorsOf = ({ logged }: Api) => logged.filter(({ level }) => level >= 50)
 
 describeApi('requests made from the OpenAPI document', (api) => {
   test('are answered as the document says, or refused: never a 5xx', async () => {
-    const document = (await api.call('GET', '/openapi.json')).body
-    const validators = new Map<Json, Validator>()
-    const accepts = (schema: Json, value: unknown): boolean => {
-      const validator = validators.get(schema) ?? Compile(schema)
-      validators.set(schema, validator)
-      return validator.Check(value)
+    const { paths } = (await api.call('GET', '/openapi.json')).body
+    // what needs an account is refused here, and tried with accounts below
+    const ofAccounts = /^\/api\/(admin|api-keys|login|logout|me|refresh|register)\b/
+    const document = {
+      paths: Object.fromEntries(Object.entries(paths).filter(([path]) => !ofAccounts.test(path))),
     }
-    const ids = { id: [await api.newThread(), await api.newThread()], message: [] as string[] }
-    const first = await api.call('POST', `/api/threads/${ids.id[0]}/messages`, { role: 'user', content: 'x' })
-    ids.message.push(first.body.id)
+    const check = createOracle()
+    const ids = await firstIds(api)
     const statuses = new Map<number, number>()
-
     await fc.assert(
       fc.asyncProperty(anyRequest(document), async (request) => {
         const { method, body, headers, operation } = request
@@ -27,28 +79,137 @@ describeApi('requests made from the OpenAPI document', (api) => {
         // checks the shape of every refusal
         const answer = await api.call(method, url, body, headers)
         statuses.set(answer.status, (statuses.get(answer.status) ?? 0) + 1)
-        const what = `${method} ${url} ${body} → ${answer.status} ${answer.text}`
-        expect(answer.status, what).toBeLessThan(500)
-        if (answer.status >= 400) return
-        const described = operation.responses[answer.status]
-        expect(described, what).toBeDefined()
-        const schema = described.content?.['application/json']?.schema
-        const otherTypes = Object.keys(described.content ?? {}).filter((type) => type !== 'application/json')
-        if (otherTypes.length > 0)
-          expect(otherTypes, what).toContain(answer.headers['content-type']?.split(';')[0])
-        else if (schema === undefined) expect(answer.text, what).toBe('')
-        else expect(accepts(schema, answer.body), what).toBe(true)
-        if (answer.status !== 201) return
-        if (url.includes('/messages'))
-          ids.message.push(...[answer.body.items ?? answer.body].flat().map(({ id }) => id))
-        else ids.id.push(answer.body.id)
+        check(operation, answer, `${method} ${url} ${body} → ${answer.status} ${answer.text}`)
+        learn(ids, operation, answer)
       }),
       { numRuns: RUNS, endOnFailure: true },
     )
     // it did reach what it was made for
     for (const status of [200, 201, 204, 400, 404])
       expect(statuses.get(status) ?? 0, `${status}`).toBeGreaterThan(2)
-    const errors = api.logged.filter(({ level }) => level >= 50)
-    expect(errors).toEqual([])
+    expect(errorsOf(api)).toEqual([])
   })
 })
+
+type Caller = {
+  headers(): Headers
+  /** Whether the access of an operation is for this caller. */
+  may(access: string): boolean
+}
+
+describeApi(
+  'requests made from the OpenAPI document, with accounts',
+  (api) => {
+    test('are answered as the document says, or refused, and never more than the credential allows', async () => {
+      const document = (await api.call('GET', '/openapi.json')).body
+      const check = createOracle()
+      const { callers, spare } = await openCallers(api)
+      const ids = await firstIds(api, callers.user?.headers())
+      for (let n = 0; n < 3; n++) ids.user.push((await newAccount(api.opened.tb)).id)
+      const seen = new Set<string>()
+      const statuses = new Map<number, number>()
+      const anyCall = fc.record({
+        request: anyRequest(document),
+        caller: fc.oneof(
+          { weight: 2, arbitrary: fc.constantFrom('superuser', 'user') },
+          { weight: 1, arbitrary: fc.constantFrom(...Object.keys(callers)) },
+        ),
+        known: fc.boolean(),
+      })
+      await fc.assert(
+        fc.asyncProperty(anyCall, async ({ request, caller, known }) => {
+          const { method, operation } = request
+          const { headers, may } = callers[caller] as Caller
+          const url = request.url(known ? spare.idsFor(request, ids) : ids)
+          const body = known ? ((await spare.bodyFor(request)) ?? request.body) : request.body
+          const answer = await api.call(method, url, body, { ...headers(), ...request.headers })
+          const { operationId, 'x-access': access } = operation
+          const what = `${caller}: ${method} ${url} ${body} → ${answer.status} ${answer.text}`
+          check(operation, answer, what)
+          if (!may(access)) expect([401, 403], what).toContain(answer.status)
+          if (answer.status === 401) expect(answer.headers['www-authenticate'], what).toMatch(/^Bearer/)
+          learn(ids, operation, answer)
+          if (known && method === 'DELETE') await spare.renewRows()
+          if (operationId === 'logOut' && answer.status === 204) await spare.renewSessions()
+          if (answer.status < 300) seen.add(operationId)
+          statuses.set(answer.status, (statuses.get(answer.status) ?? 0) + 1)
+        }),
+        { numRuns: RUNS_WITH_ACCOUNTS, endOnFailure: true },
+      )
+      // it did reach what it was made for; which few operations chance leaves out is another one each time
+      const operations = Object.values<Json>(document.paths).flatMap((item) => Object.values<Json>(item))
+      expect(seen.size).toBeGreaterThan(operations.length * 0.75)
+      for (const status of [200, 201, 204, 400, 401, 403, 404])
+        expect(statuses.get(status) ?? 0, `${status}`).toBeGreaterThan(2)
+      expect(errorsOf(api)).toEqual([])
+    }, 120_000)
+  },
+  { auth: ACCOUNTS },
+)
+
+/** Everybody who may call, and what a caller needs to know to sign in. */
+async function openCallers(api: Api) {
+  const { tb } = api.opened
+  const accounts = { superuser: await newAccount(tb, { isSuperuser: true }), user: await newAccount(tb) }
+  const spare = await newAccount(tb)
+  const renew = async (account: Account) => {
+    const { tokens } = await tb.identity.signIn.signIn(
+      { login: account.username, password: account.password },
+      {},
+    )
+    account.headers = bearer(tokens.accessToken)
+  }
+  const keyed = async (account: Account, scopes: string[], ...allowed: string[]): Promise<Caller> => {
+    const headers = { 'x-api-key': await account.key(scopes) }
+    return { headers: () => headers, may: (access) => access === 'public' || allowed.includes(access) }
+  }
+  const broken = (headers: Headers): Caller => ({
+    headers: () => headers,
+    may: (access) => access === 'public',
+  })
+  const { superuser, user } = accounts
+  const callers: Record<string, Caller> = {
+    superuser: { headers: () => superuser.headers, may: () => true },
+    user: { headers: () => user.headers, may: (access) => access !== 'admin' && access !== 'metrics' },
+    reader: await keyed(user, ['read'], 'read'),
+    writer: await keyed(user, ['write'], 'write'),
+    keeper: await keyed(user, ['admin', 'read', 'write'], 'read', 'write', 'account'),
+    flow: await keyed(user, ['flow:x', 'ingest'], 'ingest'),
+    administrator: await keyed(superuser, ['admin'], 'account', 'admin', 'metrics'),
+    'reader of a superuser': await keyed(superuser, ['read'], 'read'),
+    nobody: broken({}),
+    garbage: broken(bearer('garbage')),
+    unsigned: broken(bearer(unsignedTokenOf(superuser))),
+    refresh: broken(bearer(superuser.tokens.refreshToken)),
+    'key of nobody': broken({ 'x-api-key': `tb_${'A'.repeat(43)}` }),
+  }
+  const { username, password } = spare
+  let rows = await newRows(tb, user.id, 'known')
+  const signIn = () => tb.identity.signIn.signIn({ login: username, password }, {})
+  return {
+    callers,
+    spare: {
+      /** A body that is right for an operation that asks for a secret. */
+      bodyFor: async ({ operation: { operationId } }: FuzzRequest): Promise<string | undefined> => {
+        if (operationId === 'logIn') return JSON.stringify({ username, password })
+        if (operationId !== 'refreshSession' && operationId !== 'logOut') return undefined
+        return JSON.stringify({ refresh_token: (await signIn()).tokens.refreshToken })
+      },
+      /** Ids that belong together, and to the caller `user`. A change of users is about others, lest that one be locked out. */
+      idsFor: ({ method, url }: FuzzRequest, { user: others }: KnownIds): KnownIds => {
+        const isKey = url({ id: ['-'], message: ['-'], user: ['-'] }).includes('/api-keys/')
+        return {
+          id: [isKey ? rows.key : rows.thread],
+          message: [rows.message],
+          user: method === 'GET' ? [user.id] : others,
+        }
+      },
+      renewRows: async () => {
+        rows = await newRows(tb, user.id, 'known')
+      },
+      renewSessions: async () => {
+        for (const account of Object.values(accounts)) await renew(account)
+      },
+    },
+  }
+}

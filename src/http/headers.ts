@@ -34,6 +34,11 @@ export function securityHeaders({ crossOrigin }: HeaderOptions) {
     // of the connection, or of the proxy that is trusted: a browser ignores it over http anyway
     if (request.protocol === 'https') reply.header('strict-transport-security', HSTS)
     // what belongs to a user must not stay in a shared cache or on a shared computer
-    if (request.url.startsWith('/api/')) reply.header('cache-control', 'no-store')
+    if (isApi(request)) reply.header('cache-control', 'no-store')
   }
+}
+
+/** By the route; a request that has none goes by its URL, which may be a whole one (RFC 9112, section 3.2.2). */
+function isApi({ routeOptions, url }: FastifyRequest): boolean {
+  return (routeOptions?.url ?? url).replace(/^https?:\/\/[^/]*/i, '').startsWith('/api/')
 }

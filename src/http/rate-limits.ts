@@ -17,7 +17,9 @@ export function registerRateLimits(app: FastifyInstance, limiter: Limiter, perMi
   app.addHook('onRequest', async (request, reply) => {
     const route = request.routeOptions.url
     if (route === undefined || UNLIMITED.has(route)) return
-    const taken = await limiter.take(`ratelimit:${callerOf(request)}:${request.method} ${route}`, {
+    // a HEAD does the work of a GET, and counts as one
+    const method = request.method === 'HEAD' ? 'GET' : request.method
+    const taken = await limiter.take(`${callerOf(request)}:${method} ${route}`, {
       limit: perMinute,
       windowS: WINDOW_S,
     })
@@ -35,7 +37,9 @@ export function registerRateLimits(app: FastifyInstance, limiter: Limiter, perMi
   })
 }
 
-/** A user's id cannot begin like this: what is counted for an address is not counted for a user of that name. */
+/** Under two names: a user's id may be any text, also one that looks like an address. */
 function callerOf(request: FastifyRequest): string {
-  return accessOf(request) === 'public' ? `address ${addressGroup(request.ip)}` : request.identity.userId
+  return accessOf(request) === 'public'
+    ? `ratelimit-address:${addressGroup(request.ip)}`
+    : `ratelimit:${request.identity.userId}`
 }

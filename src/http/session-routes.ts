@@ -5,7 +5,7 @@ import { ThreadbaseError } from '../core/errors.ts'
 import { closed } from '../core/fields.ts'
 import { asHttp, fromHttp, routeSchema } from '../core/http-shapes.ts'
 import { MAX_PASSWORD, NewUser, Password, ProfilePatch, type Tokens, type User } from '../identity/schema.ts'
-import { type AuthMode, actorOf, type IdentityService } from '../identity/service.ts'
+import { type AuthMode, actorOf, type IdentityService, normalizeLogin } from '../identity/service.ts'
 import { UserBody } from '../identity/users/routes.ts'
 import { clearTokenCookies, readCredential, readRefreshCookie, setTokenCookies } from './credentials.ts'
 import { changesSomething, isFromBrowser, refuseForeignOrigin, requireCsrfToken } from './csrf.ts'
@@ -201,7 +201,7 @@ export function sessionRoutes(app: FastifyInstance, options: SessionRouteOptions
       if (!options.registration)
         throw new ThreadbaseError('forbidden', 'registration is off: ask an administrator for an account')
       const input = fromHttp<NewUser>(request.body)
-      await signIn.countAttempt(input.username, originOf(request))
+      await signIn.countAttempt(`NEW:${normalizeLogin(input.username)}`, originOf(request))
       const user = await users.create({ userId: 'anonymous', via: 'password', ...originOf(request) }, input)
       return reply.status(201).send(snakeKeys(user))
     },
@@ -266,9 +266,11 @@ export function sessionRoutes(app: FastifyInstance, options: SessionRouteOptions
       requireAccounts()
       const { userId, sessionId } = request.identity
       const { current_password: current, new_password: next } = request.body
-      await signIn.countAttempt(`id:${userId}`, originOf(request))
+      // no login is counted under this: they are in lower case
+      const attempt = `ID:${userId}`
+      await signIn.countAttempt(attempt, originOf(request))
       await users.changePassword(actorOf(request), userId, { current, next, keepSession: sessionId })
-      await signIn.forgiveAttempt(`id:${userId}`, originOf(request))
+      await signIn.forgiveAttempt(attempt, originOf(request))
       return reply.status(204).send()
     },
   )

@@ -1,6 +1,7 @@
-import { createRemoteJWKSet, customFetch, errors, type JWTPayload, jwtVerify } from 'jose'
+import { errors, type JWTPayload, jwtVerify } from 'jose'
 import { ThreadbaseError } from '../core/errors.ts'
 import { userOf } from '../core/scope.ts'
+import { createKeySet, type KeySet, withoutKeys } from './jwks.ts'
 import { toUnauthorized } from './tokens.ts'
 
 export type ExternalSettings = {
@@ -17,27 +18,15 @@ export type ExternalUser = { userId: string; email: string | null; name: string 
 
 export type ExternalVerifier = (token: string) => Promise<ExternalUser>
 
-// after a key was not found, the set is not fetched again for this long: a flood of tokens with invented key ids must
-// not become a flood of fetches
-const COOLDOWN_MS = 30_000
-const FETCH_TIMEOUT_MS = 5_000
-const KEYS_AGE_MS = 10 * 60_000
-
 /**
- * Checks tokens of an external provider against the keys of its JWKS URL, which are fetched when the first token comes
- * and again when a token names a key that is not among them.
+ * Checks tokens of an external provider against the keys of its JWKS URL.
  * The verifier fails with unauthorized for a token that is not good, and unavailable when the keys cannot be fetched.
  */
 export function createExternalVerifier(settings: ExternalSettings): ExternalVerifier {
-  const keys = createRemoteJWKSet(new URL(settings.jwksUrl), {
-    cooldownDuration: COOLDOWN_MS,
-    timeoutDuration: FETCH_TIMEOUT_MS,
-    cacheMaxAge: KEYS_AGE_MS,
-    [customFetch]: fetchKeys,
-  })
+  const keys = createKeySet(settings.jwksUrl)
   return async (token) => {
     try {
-      const { payload } = await jwtVerify(token, keys, {
+      const { payload } = await jwtVerify(token, keys.find, {
         algorithms: [...settings.algorithms],
         issuer: settings.issuer,
         audience: settings.audience === undefined ? undefined : [...settings.audience],
@@ -46,7 +35,7 @@ export function createExternalVerifier(settings: ExternalSettings): ExternalVeri
       })
       return toUser(payload, settings.clockSkewS)
     } catch (error) {
-      throw toKnown(error)
+      throw toKnown(error, keys)
     }
   }
 }
@@ -73,24 +62,10 @@ function requireSubject(sub: string): string {
   }
 }
 
-async function fetchKeys(...args: Parameters<typeof fetch>): Promise<Response> {
-  try {
-    const response = await fetch(...args)
-    if (response.status === 200) return response
-    throw new Error(`the JWKS URL answered ${response.status}`)
-  } catch (cause) {
-    throw withoutKeys(cause)
-  }
-}
-
-function toKnown(error: unknown): unknown {
+function toKnown(error: unknown, keys: KeySet): unknown {
   if (error instanceof ThreadbaseError) return error
-  // the set itself is no good: the token may well be
-  if (error instanceof errors.JWKSTimeout || error instanceof errors.JWKSInvalid) return withoutKeys(error)
+  // not of jose: a key of the set is damaged, too short, or of a kind that this Node does not know
+  if (!(error instanceof errors.JOSEError)) return withoutKeys(error)
+  if (error instanceof errors.JWKSNoMatchingKey && keys.mayBeOutdated()) return withoutKeys(error)
   return toUnauthorized(error)
-}
-
-function withoutKeys(cause: unknown): ThreadbaseError {
-  const message = "the identity provider's keys cannot be had at the moment"
-  return new ThreadbaseError('unavailable', message, undefined, { cause })
 }

@@ -15,6 +15,8 @@ export type Identity = {
   scopes?: readonly string[]
   sessionId?: string
   keyId?: string
+  /** When the API key expires; absent for one that does not. */
+  expiresAtMs?: number
 }
 
 export const MIN_PASSWORD = 8
@@ -97,6 +99,9 @@ export type User = {
   updatedAt: Date
   lastLoginAt: Date | null
 }
+
+/** Of a key that is made without any. */
+export const DEFAULT_SCOPES = ['read', 'write']
 
 export const NewApiKey = Type.Object(
   {

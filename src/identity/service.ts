@@ -22,7 +22,9 @@ export { actorOf } from './actor.ts'
 export { addressGroup } from './addresses.ts'
 export { readOrMakeSecret } from './secret-file.ts'
 export type { AuthMode, AuthSettings } from './settings.ts'
+export { normalizeLogin } from './users/service.ts'
 
+/** Who is behind a credential, with what that knows of users, keys and sessions. */
 export type IdentityService = {
   readonly users: UserService
   readonly keys: KeyService
@@ -62,6 +64,7 @@ export async function createIdentityService(
   const { db } = database
   const checks = await createChecks({ ...parts, alone: database.engine === 'pglite' })
   const passwords = createPasswords(settings.bcryptCost)
+  if (settings.mode === 'accounts') void passwords.warmUp()
   const signer = createTokenSigner({
     secrets: settings.secrets ?? [randomBytes(32).toString('base64url')],
     accessTtlS: settings.accessTtlS,
@@ -82,8 +85,9 @@ export async function createIdentityService(
     signIn,
 
     async ofKey(key) {
-      const { userId, keyId, scopes } = await keys.authenticate(key)
-      return { userId, via: 'key', keyId, scopes, ...statusOf(await users.standing(userId)) }
+      const { userId, keyId, scopes, expiresAtMs } = await keys.authenticate(key)
+      const expiry = expiresAtMs === null ? {} : { expiresAtMs }
+      return { userId, via: 'key', keyId, scopes, ...expiry, ...statusOf(await users.standing(userId)) }
     },
 
     async ofAccessToken(token) {

@@ -23,6 +23,9 @@ type Parts = {
   limits: AuthSettings['loginLimits']
 }
 
+/** Who tried to sign in under a name that nobody has; accounts have UUIDs. */
+const UNKNOWN = 'unknown'
+
 export type SignIn = ReturnType<typeof createSignIn>
 
 /** Signing in with a password, and how often that may be tried. */
@@ -35,7 +38,7 @@ export function createSignIn(db: Db, { audit, limiter, passwords, sessions, limi
         : [{ key: `login:address:${addressGroup(address)}`, limit: limits.perAddress }]),
     ].map(({ key, limit }) => limiter.take(key, { limit, windowS: LOGIN_WINDOW_S, by }))
 
-  /** Counts an attempt before anything else is done. @throws rate_limited */
+  /** Counts an attempt before anything else is done. @throws rate_limited @internal */
   async function countAttempt(login: string, { address }: Origin): Promise<void> {
     const taken = await Promise.all(takes(login, address, 1))
     const refused = taken.filter(({ allowed }) => !allowed)
@@ -43,7 +46,7 @@ export function createSignIn(db: Db, { audit, limiter, passwords, sessions, limi
     throw tooMany(Math.max(...refused.map(({ resetS }) => resetS)))
   }
 
-  /** A right password was no attempt to guess. */
+  /** A right password was no attempt to guess. @internal */
   const forgiveAttempt = async (login: string, { address }: Origin) => {
     await Promise.all(takes(login, address, -1))
   }
@@ -66,8 +69,11 @@ export function createSignIn(db: Db, { audit, limiter, passwords, sessions, limi
         name.includes('\0') || !name.isWellFormed() ? undefined : await repo.findAccount(db, name)
       const hash = account?.passwordHash ?? null
       const right = await passwords.verify(password, hash)
-      // what was typed for an unknown user may be a password: it is written down nowhere
-      if (account === undefined || hash === null) throw wrong()
+      if (account === undefined || hash === null) {
+        // what was typed may be a password: it is written down nowhere. That somebody tried is, and takes its time
+        await audit.record({ userId: UNKNOWN, via: 'password', ...origin }, 'sign_in_failed', UNKNOWN)
+        throw wrong()
+      }
       const { user } = account
       const actor: Actor = { userId: user.id, via: 'password', ...origin }
       if (!right || !user.isActive) {

@@ -14,19 +14,13 @@ export type AppendQueue = ((call: AppendCall) => Promise<AppendOutcome[]>) & {
 /** Calls that wait for a statement, and statements under way. */
 export type QueueStats = { waiting: number; running: number }
 
-/** Stores rows in one statement. `userId` is whose they are, and one of several users' unless the queue keeps users apart. */
-export type AppendBatch = (rows: AppendRow[], userId: string) => Promise<AppendOutcome[]>
+/** Stores rows of one or several users in one transaction; one outcome a row, in order. */
+export type AppendBatch = (rows: AppendRow[]) => Promise<AppendOutcome[]>
 
 export type AppendQueueOptions = {
-  /** How many statements may be under way at the same time; when users are kept apart, how many of one user. */
+  /** How many batches may be under way at the same time. */
   lanes: number
-  /** Whether a statement holds the rows of one user only. */
-  apart: boolean
 }
-
-// How many users' lanes may be busy at once when they are kept apart: their commits then share one flush to the disk,
-// as their rows share a statement otherwise. Beyond that a server with few cores gains nothing.
-const USERS_AT_ONCE = 4
 
 type Waiting = {
   call: AppendCall
@@ -44,31 +38,21 @@ export const MAX_CHARS = 4_000_000
  * statements are under way, others gather and leave together. Each caller gets its own outcomes or its own error:
  * when a shared statement fails for a reason that may be one caller's, each is tried alone.
  */
-export function createAppendQueue(append: AppendBatch, { lanes, apart }: AppendQueueOptions): AppendQueue {
+export function createAppendQueue(append: AppendBatch, { lanes }: AppendQueueOptions): AppendQueue {
   let waiting: Waiting[] = []
   let running = 0
-  const runningOf = new Map<string, number>()
-  const laneOf = ({ call }: Waiting) => (apart ? call.userId : '')
-  const isFull = (lane: string) => (runningOf.get(lane) ?? 0) >= lanes
-  const most = apart ? lanes * USERS_AT_ONCE : lanes
   // the statements of one thread wait for each other in the database anyway: let them gather here instead
   const busyThreads = new Set<string>()
 
   const start = () => {
-    while (running < most) {
+    while (running < lanes) {
       const batch = takeBatch()
-      const [first] = batch
-      if (first === undefined) return
-      const lane = laneOf(first)
+      if (batch.length === 0) return
       running++
-      runningOf.set(lane, (runningOf.get(lane) ?? 0) + 1)
       const threads = new Set(batch.map(({ thread }) => thread))
       for (const thread of threads) busyThreads.add(thread)
       void runBatch(append, batch).finally(() => {
         running--
-        const others = (runningOf.get(lane) ?? 1) - 1
-        if (others > 0) runningOf.set(lane, others)
-        else runningOf.delete(lane)
         for (const thread of threads) busyThreads.delete(thread)
         start()
       })
@@ -86,10 +70,8 @@ export function createAppendQueue(append: AppendBatch, { lanes, apart }: AppendQ
     for (const item of waiting) {
       const size = item.call.rows.length
       const length = charsOf(item.call.rows)
-      const first = batch[0]
-      const fits = first === undefined || (rows + size <= MAX_ROWS && chars + length <= MAX_CHARS)
-      const mayLeave = first === undefined ? !isFull(laneOf(item)) : laneOf(first) === laneOf(item)
-      if (!fits || !mayLeave || held.has(item.thread) || !claimKeys(item, keys)) {
+      const fits = batch.length === 0 || (rows + size <= MAX_ROWS && chars + length <= MAX_CHARS)
+      if (!fits || held.has(item.thread) || !claimKeys(item, keys)) {
         held.add(item.thread)
         left.push(item)
         continue
@@ -146,7 +128,7 @@ async function runBatch(append: AppendBatch, batch: Waiting[]): Promise<void> {
       offset += own.length
       return own
     })
-    const outcomes = await append(rows, batch[0]?.call.userId as string)
+    const outcomes = await append(rows)
     let from = 0
     for (const { call, resolve } of batch) {
       resolve(outcomes.slice(from, from + call.rows.length))

@@ -77,7 +77,7 @@ function countRead(plan: Plan): number {
 test('a plan made for an empty table on pglite finds messages by seq', async () => {
   const opened = await (engines[0] as (typeof engines)[number]).open()
   try {
-    const { db } = opened.database
+    const db = opened.database.forUser('u')
     const thread = randomUUID()
     const range = { order: 'asc', limit: 50 } as const
     for (const work of [
@@ -107,8 +107,9 @@ for (const engine of engines) {
     let ids: string[]
     beforeAll(async () => {
       opened = await engine.open()
-      db = opened.database.db
-      await sql`alter table ${sql.table('messages')} set (autovacuum_enabled = off)`.execute(db)
+      const { db: system, forUser } = opened.database
+      db = forUser(userId)
+      await sql`alter table ${sql.table('messages')} set (autovacuum_enabled = off)`.execute(system)
       thread = (await opened.tb.threads.create({ userId })).id
       const message = (n: number): NewMessage => ({
         role: 'user',

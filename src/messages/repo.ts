@@ -1,7 +1,9 @@
 import { type RawBuilder, sql } from 'kysely'
 import { intArray, textArray, uuidArray } from '../db/arrays.ts'
+import type { Database } from '../db/database.ts'
 import { mergePatch } from '../db/merge-patch.ts'
 import { type Db, t } from '../db/schema.ts'
+import type { UserRows } from './append-by-user.ts'
 import type { Message, Role } from './schema.ts'
 
 /** A message ready to be stored: JSON as text, digest in hex. */
@@ -45,11 +47,26 @@ type TextKey = Exclude<keyof AppendRow, 'call' | 'parentN' | 'createdAt' | 'upda
 
 /** Appends the messages of one or many calls in one statement (see migrations/0001_threads.sql); one outcome a row, in order. */
 export async function appendRows(db: Db, rows: AppendRow[]): Promise<AppendOutcome[]> {
+  const { rows: outcomes } = await appendQuery(rows).execute(db)
+  return withParentIds(rows, outcomes)
+}
+
+/** As {@link appendRows} for each of several users, whose rows are stored together or not at all. */
+export async function appendForUsers(
+  { db, forUsers }: Pick<Database, 'db' | 'forUsers'>,
+  parts: UserRows[],
+): Promise<AppendOutcome[][]> {
+  const calls = parts.map(({ userId, rows }) => ({ userId, query: appendQuery(rows).compile(db) }))
+  const results = await forUsers(calls)
+  return parts.map(({ rows }, i) => withParentIds(rows, results[i]?.rows ?? []))
+}
+
+function appendQuery(rows: AppendRow[]): RawBuilder<AppendOutcome> {
   const column = <K extends keyof AppendRow>(key: K): AppendRow[K][] => rows.map((row) => row[key])
   const texts = (key: TextKey) => textArray(column(key))
   const uuids = (key: 'threadId' | 'id' | 'parentId') => uuidArray(column(key))
   const ints = (key: 'call' | 'parentN') => intArray(column(key))
-  const result = await sql<AppendOutcome>`
+  return sql<AppendOutcome>`
     /* messages.append */
     select status, id, seq, parent_seq, parent_id, meta, created_at from ${t.appendMessages}(
       ${ints('call')}::int[], ${texts('userId')}::text[], ${uuids('threadId')}::uuid[], ${uuids('id')}::uuid[],
@@ -58,11 +75,14 @@ export async function appendRows(db: Db, rows: AppendRow[]): Promise<AppendOutco
       ${texts('content')}::text[], ${texts('text')}::text[], ${texts('toolName')}::text[],
       ${texts('toolInput')}::text[], ${texts('toolOutput')}::text[], ${texts('meta')}::text[],
       ${texts('digest')}::text[], ${column('createdAt')}::timestamptz[],
-      ${column('updatedAt')}::timestamptz[])`.execute(db)
-  // the statement cannot see its own rows: a parent that came in the same batch is named by its seq only
+      ${column('updatedAt')}::timestamptz[])`
+}
+
+/** The statement cannot see its own rows: it names a parent that came in the same batch by its seq only. */
+function withParentIds(rows: AppendRow[], outcomes: AppendOutcome[]): AppendOutcome[] {
   const keyOf = (row: AppendRow | undefined, seq: number) => `${row?.threadId} ${seq} ${row?.userId}`
-  const ids = new Map(result.rows.map(({ seq, id }, i) => [keyOf(rows[i], seq), id]))
-  return result.rows.map((outcome, i) => {
+  const ids = new Map(outcomes.map(({ seq, id }, i) => [keyOf(rows[i], seq), id]))
+  return outcomes.map((outcome, i) => {
     const { parent_id, parent_seq } = outcome
     if (parent_id !== null || parent_seq === null) return outcome
     return { ...outcome, parent_id: ids.get(keyOf(rows[i], parent_seq)) ?? null }

@@ -6,8 +6,9 @@ import { type Scope, userOf } from '../core/scope.ts'
 import { parseInput } from '../core/validate.ts'
 import type { Database } from '../db/database.ts'
 import { threadNotFound } from '../threads/service.ts'
+import { appendByUser } from './append-by-user.ts'
 import { appendMany, type BulkAppend, type BulkAppended, withTextDate } from './append-many.ts'
-import { createAppendQueue, type QueueStats } from './append-queue.ts'
+import { type AppendBatch, createAppendQueue, type QueueStats } from './append-queue.ts'
 import { createPathReader } from './path.ts'
 import { type Prepared, prepareCall, requireAccepted, toStored } from './prepare.ts'
 import * as repo from './repo.ts'
@@ -32,12 +33,15 @@ const NewMessages = Type.Array(NewMessage, { maxItems: MAX_APPEND })
  * @param options.lanes how many append statements may be under way at the same time
  */
 export function createMessageService(
-  { forUser, rls }: Pick<Database, 'forUser' | 'rls'>,
+  database: Pick<Database, 'db' | 'forUser' | 'forUsers' | 'rls'>,
   options: { lanes: number },
 ) {
-  // a statement that row level security binds writes the rows of one user
-  const queueOptions = { lanes: options.lanes, apart: rls === 'enforce' }
-  const enqueue = createAppendQueue((rows, userId) => repo.appendRows(forUser(userId), rows), queueOptions)
+  const { forUser } = database
+  const append: AppendBatch =
+    database.rls === 'enforce'
+      ? appendByUser((parts) => repo.appendForUsers(database, parts))
+      : (rows) => repo.appendRows(database.db, rows)
+  const enqueue = createAppendQueue(append, options)
   const openPath = createPathReader(forUser)
 
   /** As {@link append}, and for each message whether this call stored it. */

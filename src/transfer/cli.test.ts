@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { gzipSync } from 'node:zlib'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { makeTempDir, newSchemaName, postgresUrl, templateFile } from '../../test/harness.ts'
+import { makeTempDir, newSchemaName, postgresUrl, templateFile, testRls } from '../../test/harness.ts'
 import { canonicalLines, readSample, SAMPLE_CHATGPT, SAMPLE_LINES, toLines } from '../../test/transfer.ts'
 import { silentLog } from '../core/log.ts'
 import { openPglite } from '../db/pglite.ts'
@@ -88,8 +88,9 @@ for (const { name, available } of stores) {
     beforeAll(async () => {
       dir = await makeTempDir()
       const schema = newSchemaName()
-      env =
+      const store: Env =
         name === 'pglite' ? { DATA_DIR: dir } : { DATABASE_URL: String(postgresUrl), DATABASE_SCHEMA: schema }
+      env = { ...store, DATABASE_RLS: testRls }
       if (name === 'pglite') await (await openPglite({ dataDir: dir, templateFile, log: silentLog })).close()
     })
     afterAll(async () => {

@@ -3,12 +3,14 @@ import { silentLog } from '../../src/core/log.ts'
 import { upgrade } from '../../src/db/migrate.ts'
 import { loadMigrations } from '../../src/db/migrations.ts'
 import { openPglite } from '../../src/db/pglite.ts'
+import { prepareRls } from '../../src/db/rls.ts'
 import { createMessageService } from '../../src/messages/service.ts'
 import { createThreadService } from '../../src/threads/service.ts'
 
-const { dataDir, templateFile, threadId, run } = JSON.parse(process.argv[2] ?? '{}')
-const database = await openPglite({ dataDir, templateFile, log: silentLog })
+const { dataDir, templateFile, threadId, run, rls } = JSON.parse(process.argv[2] ?? '{}')
+const database = await openPglite({ dataDir, templateFile, log: silentLog, rls })
 await upgrade(database, await loadMigrations())
+await prepareRls(database, { grant: true })
 const tb = {
   threads: createThreadService(database),
   messages: createMessageService(database, { lanes: database.parallelism }),

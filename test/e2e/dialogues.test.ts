@@ -127,10 +127,8 @@ function pickSource({ role, content = null, tool_calls, tool_call_id }: SourceMe
 // a title is plain text: what it cannot hold is replaced, and the line as it was is kept for the export
 function titleOf(title: unknown): string | null {
   if (typeof title !== 'string') return null
-  // no character is cut in two
-  return toStorableText(title)
-    .slice(0, 500)
-    .replace(/[\ud800-\udbff]$/, '')
+  // by characters, as the database counts them
+  return [...toStorableText(title)].slice(0, 500).join('')
 }
 
 // OpenAI's names for two of our roles

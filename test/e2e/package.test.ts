@@ -65,7 +65,6 @@ describe('the package, installed into an empty folder', () => {
 
   test('its types check in a strict project, hide no any, and the program runs', async () => {
     const { directory } = installed
-    console.log('DIR', directory)
     // a TypeScript project has these; the package itself must bring or need no other types
     for (const name of ['@types/node', 'undici-types'])
       await cp(join(root, 'node_modules', name), join(directory, 'node_modules', name), { recursive: true })

@@ -32,6 +32,7 @@ export type Served = Running & { url: string }
 
 export type Result = Ended & { stdout: string; stderr: string }
 
+const rlsEnv: Environment = { DATABASE_RLS: testRls }
 const running = new Set<ChildProcess>()
 const directories: string[] = []
 
@@ -47,7 +48,7 @@ export function cleanUpAfterAll(): void {
 export function start(args: string[], env: Environment = {}, command?: string, cwd?: string): Running {
   const [program, first] = command === undefined ? [process.execPath, [MAIN]] : [command, []]
   const child = spawn(program, [...first, ...args], {
-    env: { ...childEnv, ...compileCache, ...env },
+    env: { ...childEnv, ...compileCache, ...rlsEnv, ...env },
     cwd,
     stdio: ['ignore', 'pipe', 'pipe'],
   })
@@ -107,8 +108,11 @@ export async function stop(server: Running): Promise<Ended> {
   return server.exited
 }
 
-/** As {@link run}, without a process of its own: for what ends without a signal. */
-export async function runHere(args: string[], env: Environment = {}): Promise<Result> {
+/**
+ * As {@link run}, without a process of its own: for what ends without a signal.
+ * @param input what standard input holds
+ */
+export async function runHere(args: string[], env: Environment = {}, input = ''): Promise<Result> {
   const texts = { stdout: '', stderr: '' }
   const collect = (name: 'stdout' | 'stderr') =>
     new Writable({
@@ -117,8 +121,13 @@ export async function runHere(args: string[], env: Environment = {}): Promise<Re
         done()
       },
     }) as unknown as NodeJS.WriteStream
-  const stdin = Readable.from([]) as unknown as NodeJS.ReadStream
-  const code = await runCli(args, { env, stdin, stdout: collect('stdout'), stderr: collect('stderr') })
+  const stdin = Readable.from([Buffer.from(input)]) as unknown as NodeJS.ReadStream
+  const code = await runCli(args, {
+    env: { ...rlsEnv, ...env },
+    stdin,
+    stdout: collect('stdout'),
+    stderr: collect('stderr'),
+  })
   return { code, signal: null, ...texts }
 }
 
@@ -147,16 +156,13 @@ export async function temporaryDirectory(): Promise<string> {
 
 export type Store = { name: string; available: boolean; newEnv(): Promise<Environment> }
 
-const rlsEnv: Environment = { DATABASE_RLS: testRls }
-
 /** What `serve` can keep its records in; each environment is a new, empty store. */
 export const stores: Store[] = [
-  { name: 'embedded', available: true, newEnv: async () => ({ ...rlsEnv, DATA_DIR: await newDataDir() }) },
+  { name: 'embedded', available: true, newEnv: async () => ({ DATA_DIR: await newDataDir() }) },
   {
     name: 'postgres',
     available: postgresUrl !== null,
     newEnv: async () => ({
-      ...rlsEnv,
       DATABASE_URL: String(postgresUrl),
       DATABASE_SCHEMA: newSchemaName(),
     }),

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { makeRedisServer, type RedisServer, redisServerAvailable } from '../redis-server.ts'
-import { availableStores, cleanUpAfterAll, serve, stop } from './processes.ts'
+import { availableStores, cleanUpAfterAll, run, serve, stop } from './processes.ts'
 
 cleanUpAfterAll()
 
@@ -10,7 +10,8 @@ describe.skipIf(!redisServerAvailable('serve with Redis'))('serve with Redis', (
   let server: RedisServer
   let env: Record<string, string | undefined>
   beforeAll(async () => {
-    server = await makeRedisServer({ settings: ['--requirepass', password] })
+    const deaf = ['--user', 'deaf', 'on', `>${password}`, '~*', 'resetchannels', '+@all']
+    server = await makeRedisServer({ settings: ['--requirepass', password, ...deaf] })
     const REDIS_URL = `redis://:${password}@127.0.0.1:${server.port}`
     env = { ...(await store?.newEnv()), REDIS_URL, LOG_LEVEL: 'trace' }
   })
@@ -21,6 +22,14 @@ describe.skipIf(!redisServerAvailable('serve with Redis'))('serve with Redis', (
     expect(served.stdout()).toContain(`  cache   Redis at 127.0.0.1:${server.port}\n`)
     expect(await stop(served)).toEqual({ code: 0, signal: null })
     expect(served.stdout() + served.stderr()).not.toContain(password)
+  })
+
+  test('a user of Redis who may not listen is told so, and the process ends', async () => {
+    const REDIS_URL = `redis://deaf:${password}@127.0.0.1:${server.port}`
+    const { code, stderr } = await run(['serve', '--port', '0'], { ...env, REDIS_URL })
+    expect(code).toBe(7)
+    expect(stderr).toMatch(/^threadbase: .*NOPERM/m)
+    expect(stderr).not.toContain(password)
   })
 
   test.each([

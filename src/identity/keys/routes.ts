@@ -5,7 +5,7 @@ import { ThreadbaseError } from '../../core/errors.ts'
 import { Nullable, Uuid } from '../../core/fields.ts'
 import { asHttp, fromHttp, IdPath, Instant, PageOf, pageToHttp, routeSchema } from '../../core/http-shapes.ts'
 import { actorOf } from '../actor.ts'
-import { ApiKeyQuery, type Identity, NewApiKey } from '../schema.ts'
+import { ApiKeyQuery, DEFAULT_SCOPES, type Identity, NewApiKey } from '../schema.ts'
 import type { KeyService } from './service.ts'
 
 const keyFields = {
@@ -40,7 +40,8 @@ export function keyRoutes(app: FastifyInstance, keys: KeyService): void {
         access: 'account',
         tags,
         summary: 'Make an API key, which is shown this once',
-        description: 'A key with the scope `admin` can make keys with no other scopes than its own.',
+        description:
+          'A key with the scope `admin` can make keys with no other scopes than its own, and that expire no later.',
         body: asHttp(NewApiKey),
         response: { 201: NewKeyBody },
       }),
@@ -48,7 +49,7 @@ export function keyRoutes(app: FastifyInstance, keys: KeyService): void {
     async (request, reply) => {
       refuseSingleUser(request)
       const input = fromHttp<NewApiKey>(request.body)
-      requireGrantable(request.identity, input.scopes ?? ['read', 'write'])
+      requireGrantable(request.identity, input)
       const { apiKey, key } = await keys.create(request.scope, actorOf(request), input)
       return reply
         .status(201)
@@ -105,13 +106,21 @@ export function keyRoutes(app: FastifyInstance, keys: KeyService): void {
   )
 }
 
-/** @throws forbidden when a key would make one that may do more; or a user who is no superuser an `admin` one that looks like it */
-function requireGrantable({ scopes: own }: Identity, wanted: string[]): void {
-  const extra = own === undefined ? [] : wanted.filter((scope) => !own.includes(scope))
-  if (extra.length === 0) return
-  throw new ThreadbaseError('forbidden', `this API key lacks the scope ${extra.join(', ')} to give`, {
-    scopes: extra,
-  })
+/** @throws forbidden when a key would make one that may do more, or for longer */
+function requireGrantable({ scopes: own, expiresAtMs }: Identity, wanted: NewApiKey): void {
+  if (own === undefined) return
+  const extra = (wanted.scopes ?? DEFAULT_SCOPES).filter((scope) => !own.includes(scope))
+  if (extra.length > 0)
+    throw new ThreadbaseError('forbidden', `this API key lacks the scope ${extra.join(', ')} to give`, {
+      scopes: extra,
+    })
+  if (expiresAtMs === undefined) return
+  const until = wanted.expiresAt ? new Date(wanted.expiresAt).getTime() : Number.POSITIVE_INFINITY
+  // of a time that cannot be read the service says what is wrong with it
+  if (until > expiresAtMs)
+    throw new ThreadbaseError('forbidden', 'this API key expires: one that it makes must not outlive it', {
+      expiresAt: new Date(expiresAtMs).toISOString(),
+    })
 }
 
 function refuseSingleUser({ identity }: FastifyRequest): void {

@@ -9,7 +9,7 @@ import { parseInput } from '../../core/validate.ts'
 import type { Database } from '../../db/database.ts'
 import { isSqlState } from '../../db/errors.ts'
 import type { Checks } from '../checks.ts'
-import { type ApiKey, ApiKeyQuery, NewApiKey } from '../schema.ts'
+import { type ApiKey, ApiKeyQuery, DEFAULT_SCOPES, NewApiKey } from '../schema.ts'
 import { digestKey, isApiKey, newApiKey, prefixOf } from '../secrets.ts'
 import * as repo from './repo.ts'
 import { createUseCounter } from './use-counter.ts'
@@ -22,7 +22,6 @@ export type KeyGrant = { userId: string; keyId: string; scopes: string[]; expire
 type Parts = { audit: AuditService; checks: Checks; log: Logger }
 
 const CURSOR = 'api_keys'
-const DEFAULT_SCOPES = ['read', 'write']
 const MAX_KEYS = 100
 const FOREIGN_KEY_VIOLATION = '23503'
 
@@ -55,7 +54,7 @@ export function createKeyService(
       return { apiKey, key }
     },
 
-    /** Newest first, revoked ones left out unless asked for. Pages by keyset: 50 a page, 200 at most. */
+    /** The user's keys, newest first, revoked ones left out unless asked for. Pages by keyset: 50 a page, 200 at most. */
     async list(scope: Scope, input: ApiKeyQuery = {}): Promise<Page<ApiKey>> {
       const userId = userOf(scope)
       const query = parseInput(ApiKeyQuery, input, 'query') as ApiKeyQuery
@@ -65,7 +64,7 @@ export function createKeyService(
       return toPage(rows, limit, (last) => encodeCursor(CURSOR, [last.id]))
     },
 
-    /** @throws not_found */
+    /** What is kept of a key: never the key itself. @throws not_found */
     async getKey(scope: Scope, id: string): Promise<ApiKey> {
       const userId = userOf(scope)
       const apiKey = await repo.findKey(forUser(userId), userId, requireUuid(id, 'key id'))
@@ -85,7 +84,8 @@ export function createKeyService(
     },
 
     /**
-     * What a key allows; counts its use. @throws unauthorized for one that is malformed, unknown, revoked or expired
+     * What a key allows; counts its use. Whether its user is active is not looked at: `tb.identity.ofKey` does.
+     * @throws unauthorized for one that is malformed, unknown, revoked or expired
      */
     async authenticate(key: string): Promise<KeyGrant> {
       if (!isApiKey(key)) throw refused('invalid')
@@ -100,10 +100,10 @@ export function createKeyService(
       return grant
     },
 
-    /** Writes the uses that were counted since the last time. */
+    /** Writes the uses that this process has counted since the last time; it does so every 5 s by itself. */
     flushUses: (): Promise<void> => uses.flush(),
 
-    /** Writes what is left and counts no more. */
+    /** Writes what is left and counts no more. @internal */
     close: (): Promise<void> => uses.close(),
   }
 
@@ -140,10 +140,17 @@ function withTextExpiry(input: NewApiKey): unknown {
 
 function requireFuture(text: string): string {
   const at = new Date(text.toUpperCase().replace(' ', 'T'))
-  if (at.getTime() > Date.now() && at.getUTCFullYear() <= 9_999) return at.toISOString()
+  if (isDay(text.slice(0, 10)) && at.getTime() > Date.now() && at.getUTCFullYear() <= 9_999)
+    return at.toISOString()
   throw new ThreadbaseError('invalid_input', 'expires_at must be a time in the future', {
     field: 'expires_at',
   })
+}
+
+/** False for 30 February, which Date takes for a day in March. */
+function isDay(text: string): boolean {
+  const day = new Date(`${text}T00:00:00Z`)
+  return !Number.isNaN(day.getTime()) && day.toISOString().startsWith(text)
 }
 
 function readCursor(cursor: string): string {

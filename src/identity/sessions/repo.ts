@@ -52,7 +52,7 @@ export async function revokeSession(db: Db, userId: string, id: string): Promise
   const { numAffectedRows } = await sql`
     /* sessions.revoke */
     update ${t.sessions} set revoked_at = now()
-     where user_id = ${userId} and id = ${id}::uuid and revoked_at is null`.execute(db)
+     where user_id = ${userId} and id = ${id}::uuid and revoked_at is null and expires_at > now()`.execute(db)
   return numAffectedRows === 1n
 }
 

@@ -57,16 +57,15 @@ export function createSessionService(db: Db, { audit, checks, signer }: Parts) {
     return revoked
   }
 
-  async function revokeAll(userId: string, except?: string): Promise<number> {
-    const ids = await repo.revokeSessions(db, userId, except)
+  async function forgetAll(ids: string[]): Promise<void> {
     if (ids.length > 0) await checks.forget(...ids.map(sessionKey))
-    return ids.length
   }
 
   return {
     /**
      * Signs a user in whose password was checked against the hash.
      * @throws unauthorized when the password was changed, or the user deactivated, meanwhile
+     * @internal
      */
     async open(userId: string, passwordHash: string): Promise<Tokens> {
       const sessionId = newId()
@@ -136,12 +135,23 @@ export function createSessionService(db: Db, { audit, checks, signer }: Parts) {
     /** Ends all sign-ins of the actor, on every server, if that of `sessionId` has not ended already. */
     async signOutAll(actor: Actor, sessionId: string): Promise<void> {
       if (!(await repo.isLive(db, actor.userId, sessionId))) return
-      if ((await revokeAll(actor.userId)) > 0)
-        await audit.record(actor, 'sign_out', actor.userId, 'all sessions')
+      const ended = await repo.revokeSessions(db, actor.userId, undefined)
+      await forgetAll(ended)
+      if (ended.length > 0) await audit.record(actor, 'sign_out', actor.userId, 'all sessions')
     },
 
-    /** Ends all sign-ins of a user, or all others. How many. */
-    revokeAll,
+    /**
+     * Makes a change of a user and ends all their sign-ins, or all but one, in one transaction: a process that is killed
+     * in between must not leave a new password with old sessions. What the change gave.
+     */
+    async revokeAlong<T>(userId: string, change: (tx: Db) => Promise<T>, except?: string): Promise<T> {
+      const { changed, ended } = await db.transaction().execute(async (tx) => ({
+        changed: await change(tx),
+        ended: await repo.revokeSessions(tx, userId, except),
+      }))
+      await forgetAll(ended)
+      return changed
+    },
 
     csrfToken: (sessionId: string): string => signer.csrfToken(sessionId),
     isCsrfToken: (sessionId: string, given: string): boolean => signer.isCsrfToken(sessionId, given),

@@ -6,7 +6,7 @@ import type { User, UserPatch, UserQuery } from '../schema.ts'
 export type Account = { user: User; passwordHash: string | null }
 
 /** What every request needs to know of its user. JSON-safe: it is cached. */
-export type Standing = { isActive: boolean; isSuperuser: boolean }
+export type Standing = Pick<User, 'isActive' | 'isSuperuser' | 'provider'>
 
 export type UserRow = Pick<
   User,
@@ -69,7 +69,7 @@ export async function findUser(db: Db, id: string): Promise<User | undefined> {
 export async function findStanding(db: Db, id: string): Promise<Standing | undefined> {
   const { rows } = await sql<Standing>`
     /* users.standing */
-    select is_active as "isActive", is_superuser as "isSuperuser" from ${t.users} where id = ${id}`.execute(
+    select is_active as "isActive", is_superuser as "isSuperuser", provider from ${t.users} where id = ${id}`.execute(
     db,
   )
   return rows[0]

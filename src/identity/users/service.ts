@@ -1,3 +1,4 @@
+import type { Static, TSchema } from 'typebox'
 import type { Actor } from '../../audit/schema.ts'
 import type { AuditService } from '../../audit/service.ts'
 import { ThreadbaseError } from '../../core/errors.ts'
@@ -29,6 +30,7 @@ export const standingKey = (userId: string) => `user:${userId}`
  * they do is in the audit log.
  */
 export function createUserService(db: Db, { audit, checks, passwords, sessions }: Parts) {
+  /** By id. @throws not_found */
   async function getUser(id: string): Promise<User> {
     const user = await repo.findUser(db, userOf({ userId: id }))
     if (user === undefined) throw userNotFound(id)
@@ -36,9 +38,13 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
   }
 
   async function change(id: string, patch: UserPatch): Promise<User> {
-    try {
-      const user = await repo.updateUser(db, userOf({ userId: id }), lowerEmail(patch))
+    const update = async (tx: Db) => {
+      const user = await repo.updateUser(tx, userOf({ userId: id }), patch)
       if (user === undefined) throw userNotFound(id)
+      return user
+    }
+    try {
+      const user = patch.isActive === false ? await sessions.revokeAlong(id, update) : await update(db)
       await checks.forget(standingKey(id))
       return user
     } catch (error) {
@@ -55,12 +61,12 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
      * @throws conflict when the username or the email is taken
      */
     async create(actor: Actor, input: NewAccount): Promise<User> {
-      const account = parseInput(NewAccount, input, 'user') as NewAccount
+      const account = parseProfile(NewAccount, input, 'user') as NewAccount
       const user = await repo.insertUser(db, {
         id: newId(),
         provider: 'local',
-        username: normalizeLogin(account.username),
-        email: lowerEmail(account).email ?? null,
+        username: account.username,
+        email: account.email ?? null,
         name: account.name ?? null,
         profileImage: account.profileImage ?? null,
         isSuperuser: account.isSuperuser ?? false,
@@ -86,7 +92,7 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
       return user
     },
 
-    /** Newest first. Pages by keyset: 50 a page, 200 at most. */
+    /** All users, newest first. Pages by keyset: 50 a page, 200 at most. */
     async list(input: UserQuery = {}): Promise<Page<User>> {
       const query = parseInput(UserQuery, input, 'query') as UserQuery
       const limit = query.limit ?? 50
@@ -100,13 +106,11 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
      * a second. @throws not_found; conflict when the email is taken
      */
     async update(actor: Actor, id: string, input: UserPatch): Promise<User> {
-      const patch = parseInput(UserPatch, input, 'patch') as UserPatch
+      const patch = parseProfile(UserPatch, input, 'patch') as UserPatch
       const before = await getUser(id)
       const user = await change(id, patch)
-      if (before.isActive && !user.isActive) {
-        await sessions.revokeAll(id)
-        await audit.record(actor, 'user_deactivated', id)
-      } else if (!before.isActive && user.isActive) await audit.record(actor, 'user_activated', id)
+      if (before.isActive !== user.isActive)
+        await audit.record(actor, user.isActive ? 'user_activated' : 'user_deactivated', id)
       if (before.isSuperuser !== user.isSuperuser)
         await audit.record(actor, user.isSuperuser ? 'user_promoted' : 'user_demoted', id)
       const { isActive: _, isSuperuser: __, ...profile } = patch
@@ -114,27 +118,33 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
       return user
     },
 
-    /** What users change of themselves. @throws not_found for a user without an account; conflict when the email is taken */
+    /**
+     * What users change of themselves.
+     * @throws not_found for a user without a row in `users`; conflict when the email is taken
+     */
     async updateProfile(actor: Actor, id: string, input: ProfilePatch): Promise<User> {
-      const user = await change(id, parseInput(ProfilePatch, input, 'patch') as ProfilePatch)
+      const user = await change(id, parseProfile(ProfilePatch, input, 'patch') as ProfilePatch)
       await audit.record(actor, 'user_changed', id)
       return user
     },
 
-    /** Sets a password without knowing the old one, and ends all sign-ins of the user. @throws not_found */
+    /**
+     * Sets a password without knowing the old one, and ends all sign-ins of the user.
+     * @throws not_found; conflict for a user of an external provider
+     */
     async resetPassword(actor: Actor, id: string, password: string): Promise<void> {
       const hash = await passwords.hash(requirePassword(password))
       const user = await getUser(id)
       if (user.provider !== 'local')
         throw new ThreadbaseError('conflict', `user ${id} signs in with an external provider`, { userId: id })
-      await repo.setPasswordHash(db, user.id, hash)
-      await sessions.revokeAll(user.id)
+      await sessions.revokeAlong(user.id, (tx) => repo.setPasswordHash(tx, user.id, hash))
       await audit.record(actor, 'password_reset', user.id)
     },
 
     /**
      * Sets a password given the old one, and ends all other sign-ins.
-     * @throws unauthorized when the old one is wrong
+     * @param keepSession the session that goes on
+     * @throws unauthorized when the old one is wrong; conflict when it was changed at the same moment
      */
     async changePassword(
       actor: Actor,
@@ -145,20 +155,27 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
       const stored = (await repo.findPasswordHash(db, id)) ?? null
       if (!(await passwords.verify(current, stored)) || stored === null)
         throw new ThreadbaseError('unauthorized', 'the current password is wrong')
-      if (!(await repo.setPasswordHash(db, id, await passwords.hash(wanted), stored)))
+      const hash = await passwords.hash(wanted)
+      const set = async (tx: Db) => {
+        if (await repo.setPasswordHash(tx, id, hash, stored)) return
         throw new ThreadbaseError('conflict', 'the password was changed at the same moment')
-      await sessions.revokeAll(id, keepSession)
+      }
+      await sessions.revokeAlong(id, set, keepSession)
       await audit.record(actor, 'password_changed', id)
     },
 
     /**
      * What a request needs to know of its user: remembered, and forgotten on all servers when it changes.
      * Undefined when there is no such user.
+     * @internal
      */
     standing: (id: string): Promise<repo.Standing | undefined> =>
       checks.read(standingKey(id), () => repo.findStanding(db, id)),
 
-    /** As {@link standing}, for a user whom somebody else vouches for: one who is new gets a row. */
+    /**
+     * As {@link standing}, for a user whom somebody else vouches for: one who is new gets a row.
+     * @internal
+     */
     async ensure(user: {
       id: string
       provider: 'jwt' | 'proxy'
@@ -182,10 +199,13 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
         return repo.findStanding(db, id)
       })
       if (found === undefined) throw userNotFound(id)
+      // an account of ours, which may be a superuser's, is not somebody else's to vouch for
+      if (found.provider === 'local')
+        throw new ThreadbaseError('unauthorized', 'the user is an account that signs in with a password')
       return found
     },
 
-    /** Whether anybody can sign in with a password. */
+    /** Whether there is anybody who signs in with a password. */
     hasAccounts: (): Promise<boolean> => repo.hasAccounts(db),
   }
 }
@@ -199,8 +219,15 @@ export function normalizeLogin(text: string): string {
   return text.normalize('NFKC').toLowerCase()
 }
 
-function lowerEmail<T extends { email?: string | null }>(input: T): T {
-  return typeof input.email === 'string' ? { ...input, email: normalizeLogin(input.email) } : input
+/**
+ * The input with username and email as they are kept. It is checked as such once more: normalization makes spaces, an @
+ * or a longer text of some characters. @throws invalid_input
+ */
+function parseProfile<T extends TSchema>(schema: T, input: unknown, what: string): Static<T> {
+  const given = { ...parseInput(schema, input, what) } as { username?: string; email?: string | null }
+  if (given.username !== undefined) given.username = normalizeLogin(given.username)
+  if (typeof given.email === 'string') given.email = normalizeLogin(given.email)
+  return parseInput(schema, given, what)
 }
 
 function requirePassword(password: string): string {
@@ -214,6 +241,7 @@ function emailTaken(): ThreadbaseError {
 function readCursor(cursor: string): repo.UserKey {
   const [time, id] = decodeCursor(CURSOR, ['number', 'string'], cursor)
   const createdAt = new Date(time)
-  if (Number.isNaN(createdAt.getTime()) || id.includes('\0') || !id.isWellFormed()) throw badCursor()
+  if (time < 0 || Number.isNaN(createdAt.getTime()) || id.includes('\0') || !id.isWellFormed())
+    throw badCursor()
   return { createdAt, id }
 }

@@ -1,0 +1,138 @@
+import { randomUUID } from 'node:crypto'
+import { sql } from 'kysely'
+import type { AuthSettings } from '../src/identity/service.ts'
+import { createTokenSigner } from '../src/identity/tokens.ts'
+import type { Threadbase } from '../src/threadbase.ts'
+import { TEST_AUTH, type TestDatabase } from './harness.ts'
+import type { Api } from './http.ts'
+
+/** Mode `accounts` in which nothing is refused for being tried too often. */
+export const ACCOUNTS: AuthSettings = {
+  ...TEST_AUTH,
+  mode: 'accounts',
+  registration: true,
+  loginLimits: { perUser: 1_000_000, perAddress: 1_000_000 },
+}
+
+const SECRETS = TEST_AUTH.secrets ?? []
+const BY = { userId: 'tests', via: 'library' } as const
+
+export type Headers = Record<string, string>
+
+export const bearer = (token: string): Headers => ({ authorization: `Bearer ${token}` })
+
+export type Account = Awaited<ReturnType<typeof newAccount>>
+
+/** A user who has just signed in. */
+export async function newAccount(tb: Threadbase, { isSuperuser = false } = {}) {
+  const username = `u-${randomUUID()}`
+  const password = `password of ${username}`
+  const { id } = await tb.identity.users.create(BY, { username, password, isSuperuser })
+  const { tokens } = await tb.identity.signIn.signIn({ login: username, password }, {})
+  return {
+    id,
+    username,
+    password,
+    tokens,
+    headers: bearer(tokens.accessToken),
+    /** A new API key. */
+    key: async (scopes: string[]) =>
+      (await tb.identity.keys.create({ userId: id }, BY, { name: 'k', scopes })).key,
+    deactivate: () => tb.identity.users.update(BY, id, { isActive: false }),
+  }
+}
+
+export type Rows = { thread: string; title: string; message: string; key: string }
+
+/** A thread with a message and a config, and an API key that is never used. `marker` is in every text. */
+export async function newRows(
+  { threads, messages, configs, identity }: Threadbase,
+  userId: string,
+  marker: string,
+) {
+  const scope = { userId }
+  const title = `title ${marker}`
+  const { id: thread } = await threads.create(scope, { id: randomUUID(), title })
+  const [message] = await messages.append(scope, thread, [{ role: 'user', content: `content ${marker}` }])
+  await configs.put(scope, thread, { model: `model ${marker}` })
+  const { apiKey } = await identity.keys.create(scope, BY, { name: `key ${marker}` })
+  return { thread, title, message: String(message?.id), key: apiKey.id } satisfies Rows
+}
+
+/** Everything that is stored of a user, but for when keys were used. */
+export async function everythingOf({ database, tb }: TestDatabase, userId: string) {
+  const scope = { userId }
+  const threads = (await tb.threads.list(scope, { includeArchived: true, limit: 100 })).items
+  const rows = await Promise.all(
+    threads.map(async ({ id }) => ({
+      messages: (await tb.messages.list(scope, id)).items,
+      config: await tb.configs.get(scope, id),
+    })),
+  )
+  const keys = (await tb.identity.keys.list(scope, { includeRevoked: true })).items
+  const sessions =
+    await sql`select * from ${sql.table(`${database.schema}.sessions`)} where user_id = ${userId}
+    order by id`.execute(database.db)
+  const user = await tb.identity.users.getUser(userId)
+  return {
+    user,
+    threads,
+    rows,
+    keys: keys.map(({ lastUsedAt: _, totalUses: __, ...key }) => key),
+    sessions: sessions.rows,
+  }
+}
+
+/** A token of a session that lives, which alone has expired. */
+export function expiredTokenOf({ id, tokens }: Account): Promise<string> {
+  return signerWith({ accessTtlS: -5 }).signAccess(id, tokens.sessionId)
+}
+
+/** A token of a session that lives, signed with a secret that is not the server's. */
+export function forgedTokenOf({ id, tokens }: Account): Promise<string> {
+  return signerWith({ secrets: ['not-the-secret-not-the-secret-not-the-secret'] }).signAccess(
+    id,
+    tokens.sessionId,
+  )
+}
+
+function signerWith(over: Partial<Parameters<typeof createTokenSigner>[0]>) {
+  return createTokenSigner({ secrets: SECRETS, accessTtlS: 60, refreshTtlS: 60, ...over })
+}
+
+/** The same claims without a signature, as `alg: none` says. */
+export function unsignedTokenOf({ tokens }: Account): string {
+  const header = Buffer.from(JSON.stringify({ alg: 'none', typ: 'at+jwt' })).toString('base64url')
+  return `${header}.${tokens.accessToken.split('.')[1]}.`
+}
+
+/** A token whose payload names somebody else, under the signature of its own. */
+export function alteredTokenOf({ tokens }: Account, userId: string): string {
+  const [header, payload = '', signature] = tokens.accessToken.split('.')
+  const claims = { ...JSON.parse(Buffer.from(payload, 'base64url').toString()), sub: userId }
+  return [header, Buffer.from(JSON.stringify(claims)).toString('base64url'), signature].join('.')
+}
+
+/** A key that was good until a moment ago. */
+export async function expiredKeyOf({ database }: TestDatabase, account: Account): Promise<string> {
+  const key = await account.key(['read', 'write', 'admin', 'ingest'])
+  await sql`update ${sql.table(`${database.schema}.api_keys`)} set expires_at = now() - interval '1 second'
+    where user_id = ${account.id} and prefix = ${key.slice(0, 11)}`.execute(database.db)
+  return key
+}
+
+/** A key that worked until it was revoked over HTTP. */
+export async function revokedKeyOf(api: Api, account: Account): Promise<string> {
+  const made = await api.call(
+    'POST',
+    '/api/api-keys',
+    { name: 'short', scopes: ['read', 'write', 'admin'] },
+    account.headers,
+  )
+  const headers = bearer(made.body.api_key)
+  const used = await api.call('GET', '/api/threads', undefined, headers)
+  const revoked = await api.call('DELETE', `/api/api-keys/${made.body.id}`, undefined, account.headers)
+  if (made.status !== 201 || used.status !== 200 || revoked.status !== 204)
+    throw new Error('the key was not good')
+  return made.body.api_key
+}

@@ -1,0 +1,164 @@
+import { randomUUID } from 'node:crypto'
+import type { Access } from '../src/core/http-shapes.ts'
+import { type Account, newAccount, newRows, type Rows } from './accounts.ts'
+import type { Api, Json } from './http.ts'
+
+/** Whose rows a call is about. */
+export type Target = { account: Account; rows: Rows }
+
+export type Route = {
+  access: Access
+  /** What the right caller gets. */
+  ok: number
+  /** What another user gets with the target's ids: of an admin route nothing, of a list their own empty one. */
+  stranger: number
+  query?: (target: Target) => string
+  body?: (target: Target) => unknown
+}
+
+type More = Pick<Route, 'query' | 'body'> & { stranger?: number }
+
+const anyone = (ok: number, more: More = {}): Route => ({ access: 'public', ok, stranger: ok, ...more })
+const reads = (more: More = {}): Route => ({ access: 'read', ok: 200, stranger: 404, ...more })
+const writes = (ok: number, more: More = {}): Route => ({ access: 'write', ok, stranger: 404, ...more })
+const account = (ok: number, more: More = {}): Route => ({ access: 'account', ok, stranger: 404, ...more })
+const admin = (ok: number, more: More = {}): Route => ({ access: 'admin', ok, stranger: 403, ...more })
+
+/** For what names nothing of the target: it is about the caller's own. */
+const own = { stranger: 200 }
+const give = (body: unknown) => ({ body: () => body })
+
+/** Every route of the OpenAPI document: who may call it, and a call that is right in all else. */
+export const ROUTES: Record<string, Route> = {
+  'GET /health': anyone(200),
+  'GET /ready': anyone(200),
+  'GET /metrics': { access: 'metrics', ok: 200, stranger: 403 },
+  'POST /api/login': anyone(200, {
+    body: ({ account: { username, password } }) => ({ username, password }),
+  }),
+  'POST /api/refresh': anyone(200, {
+    body: ({ account: { tokens } }) => ({ refresh_token: tokens.refreshToken }),
+  }),
+  'POST /api/logout': anyone(204, {
+    body: ({ account: { tokens } }) => ({ refresh_token: tokens.refreshToken }),
+  }),
+  'POST /api/register': anyone(201, {
+    body: () => ({ username: `r-${randomUUID()}`, password: 'long enough' }),
+  }),
+  'GET /api/me': reads(own),
+  'PATCH /api/me': account(200, { ...own, ...give({ name: 'me' }) }),
+  'POST /api/me/password': account(204, {
+    // it is not the stranger's password
+    stranger: 401,
+    body: ({ account: { password } }) => ({ current_password: password, new_password: 'a new password' }),
+  }),
+  'POST /api/threads': writes(200, {
+    // the id is free among the stranger's own
+    stranger: 201,
+    body: ({ rows }) => ({ id: rows.thread, title: rows.title }),
+  }),
+  'GET /api/threads': reads(own),
+  'GET /api/threads/{id}': reads(),
+  'PATCH /api/threads/{id}': writes(200, give({ meta: { changed: true } })),
+  'DELETE /api/threads/{id}': writes(204, { stranger: 204 }),
+  'PATCH /api/threads/{id}/title': writes(200, give({ title: 'changed' })),
+  'POST /api/threads/{id}/archive': writes(200),
+  'POST /api/threads/{id}/unarchive': writes(200),
+  'POST /api/threads/{id}/end': writes(200),
+  'POST /api/threads/{id}/fork': writes(201),
+  'POST /api/threads/{id}/messages': writes(201, give({ role: 'user', content: 'changed' })),
+  'GET /api/threads/{id}/messages': reads({ query: ({ rows }) => `leaf=${rows.message}` }),
+  'GET /api/threads/{id}/messages/{message}': reads(),
+  'PATCH /api/threads/{id}/messages/{message}': writes(200, give({ meta: { changed: true } })),
+  'DELETE /api/threads/{id}/messages/{message}': writes(204, { stranger: 204 }),
+  'GET /api/config/defaults': reads(own),
+  'GET /api/threads/{id}/config': reads(),
+  'PUT /api/threads/{id}/config': writes(200, give({ model: 'changed' })),
+  'PATCH /api/threads/{id}/config': writes(200, give({ temperature: 1 })),
+  'GET /api/export': reads({ query: ({ rows }) => `thread_id=${rows.thread}` }),
+  'POST /api/api-keys': account(201, { stranger: 201, ...give({ name: 'new', scopes: ['admin'] }) }),
+  'GET /api/api-keys': reads(own),
+  'GET /api/api-keys/{id}': reads(),
+  'DELETE /api/api-keys/{id}': account(204, { stranger: 204 }),
+  'GET /api/admin/users': admin(200),
+  'POST /api/admin/users': admin(201, {
+    body: () => ({ username: `c-${randomUUID()}`, password: 'long enough', is_superuser: true }),
+  }),
+  'GET /api/admin/users/{user}': admin(200),
+  'PATCH /api/admin/users/{user}': admin(200, give({ is_superuser: true })),
+  'POST /api/admin/users/{user}/password': admin(204, give({ password: 'set by somebody' })),
+  'GET /api/admin/users/{user}/threads': admin(200),
+  'GET /api/admin/users/{user}/threads/{id}': admin(200),
+  'GET /api/admin/users/{user}/threads/{id}/messages': admin(200),
+  'GET /api/admin/users/{user}/threads/{id}/messages/{message}': admin(200),
+  'GET /api/admin/users/{user}/threads/{id}/config': admin(200),
+  'GET /api/admin/users/{user}/export': admin(200),
+  'GET /api/admin/users/{user}/api-keys': admin(200),
+  'GET /api/admin/users/{user}/api-keys/{id}': admin(200),
+  'GET /api/admin/audit': admin(200),
+}
+
+export const routeNames = Object.keys(ROUTES)
+export const protectedNames = routeNames.filter((name) => ROUTES[name]?.access !== 'public')
+
+export function routeOf(name: string): Route {
+  const route = ROUTES[name]
+  if (route === undefined) throw new Error(`${name} is not in the table`)
+  return route
+}
+
+/** The routes of an OpenAPI document, by their names in the table. */
+export function operationsOf(document: Json): Map<string, Json> {
+  const operations = Object.entries<Json>(document.paths).flatMap(([path, item]) =>
+    Object.entries<Json>(item).map(
+      ([method, operation]) => [`${method.toUpperCase()} ${path}`, operation] as const,
+    ),
+  )
+  return new Map(operations)
+}
+
+export async function newTarget({ opened: { tb } }: Api, marker = 'a marker'): Promise<Target> {
+  const made = await newAccount(tb)
+  return { account: made, rows: await newRows(tb, made.id, marker) }
+}
+
+/** What to send to call a route about what is the target's. */
+export function requestFor(name: string, target: Target): { method: string; url: string; body: unknown } {
+  const { query, body } = routeOf(name)
+  const [method = '', path = ''] = name.split(' ')
+  const { thread, message, key } = target.rows
+  const values: Record<string, string> = {
+    user: target.account.id,
+    id: path.includes('/api-keys/') ? key : thread,
+    message,
+  }
+  const filled = path.replace(/\{(\w+)\}/g, (_, part: string) => String(values[part]))
+  return { method, url: query === undefined ? filled : `${filled}?${query(target)}`, body: body?.(target) }
+}
+
+/** Calls a route about what is the target's, with these headers. */
+export function callRoute(api: Api, name: string, target: Target, headers: Record<string, string> = {}) {
+  const { method, url, body } = requestFor(name, target)
+  return api.call(method, url, body, headers)
+}
+
+/**
+ * The routes that an app answers, whether the document has them or not, as `GET /api/threads/{id}`; without HEAD.
+ * Read from the tree that the framework prints.
+ */
+export function servedRoutes(tree: string): string[] {
+  const parents: string[] = []
+  const served: string[] = []
+  for (const line of tree.split('\n')) {
+    const match = /^([│ ]*)[├└]── (\S+)(?: \((.+)\))?/.exec(line)
+    if (match === null) continue
+    const [, indent = '', segment = '', methods = ''] = match
+    const depth = indent.length / 4
+    const path = (parents[depth - 1] ?? '') + segment
+    parents[depth] = path
+    const named = path.replace(/:(\w+)/g, '{$1}')
+    for (const method of methods.split(', '))
+      if (method !== '' && method !== 'HEAD') served.push(`${method} ${named}`)
+  }
+  return served
+}
