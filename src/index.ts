@@ -22,6 +22,15 @@ export type {
   StateThread,
   ThreadbaseSaver,
 } from './checkpoints/service.ts'
+export type {
+  EmbeddingsLike,
+  EmbedFunction,
+  StoreIndex,
+  StorePut,
+  StoreServiceOptions,
+  StoreTtl,
+  ThreadbaseStore,
+} from './checkpoints/store/service.ts'
 export type { Config, ConfigDefaults, ConfigPatch, ConfigSource, NewConfig } from './configs/schema.ts'
 export type { ConfigService } from './configs/service.ts'
 export { ERROR_CODES, type ErrorCode, isThreadbaseError, ThreadbaseError } from './core/errors.ts'

@@ -1,4 +1,5 @@
 import { ThreadbaseSaver as Saver, type SaverOptions } from './checkpoints/service.ts'
+import { ThreadbaseStore as Store, type StoreOptions } from './checkpoints/store/service.ts'
 import { type Logger, silentLog } from './core/log.ts'
 import { type Database, DEFAULT_SCHEMA, type RlsMode } from './db/database.ts'
 import { upgrade } from './db/migrate.ts'
@@ -13,6 +14,15 @@ export type {
   SaverOptions,
   StateThread,
 } from './checkpoints/service.ts'
+export type {
+  EmbeddingsLike,
+  EmbedFunction,
+  StoreCall,
+  StoreIndex,
+  StoreOptions,
+  StorePut,
+  StoreTtl,
+} from './checkpoints/store/service.ts'
 export { type ErrorCode, isThreadbaseError, ThreadbaseError } from './core/errors.ts'
 
 export type PoolOptions = {
@@ -38,15 +48,44 @@ export class ThreadbaseSaver extends Saver {
   readonly #database: Database
 
   constructor(pool: PoolLike, options: SaverOptions & PoolOptions = {}) {
-    const { schema = DEFAULT_SCHEMA, preparedStatements, rls, appRole, log = silentLog, ...saver } = options
-    const database = usePool(pool, { schema, preparedStatements, rls, appRole, log })
+    const [database, saver] = openPool(pool, options)
     super(database, saver)
     this.#database = database
   }
 
   /** Makes the tables, or brings them up to date. Any number of processes may do so at the same time. @throws unavailable */
-  async setup(): Promise<void> {
-    await upgrade(this.#database, await loadMigrations())
-    await prepareRls(this.#database, { grant: true })
+  setup(): Promise<void> {
+    return setUp(this.#database)
   }
+}
+
+/**
+ * The long-term memory for such an application, on the same tables.
+ *
+ *     const store = new ThreadbaseStore(pool, { defaultUserId: 'me', index: { dims: 1536, embeddings } })
+ *     await store.setup()
+ */
+export class ThreadbaseStore extends Store {
+  readonly #database: Database
+
+  constructor(pool: PoolLike, options: StoreOptions & PoolOptions = {}) {
+    const [database, store] = openPool(pool, options)
+    super(database, { ...store, log: options.log })
+    this.#database = database
+  }
+
+  /** As that of the checkpointer; one of both is enough. @throws unavailable */
+  setup(): Promise<void> {
+    return setUp(this.#database)
+  }
+}
+
+function openPool<T extends PoolOptions>(pool: PoolLike, options: T): [Database, Omit<T, keyof PoolOptions>] {
+  const { schema = DEFAULT_SCHEMA, preparedStatements, rls, appRole, log = silentLog, ...others } = options
+  return [usePool(pool, { schema, preparedStatements, rls, appRole, log }), others]
+}
+
+async function setUp(database: Database): Promise<void> {
+  await upgrade(database, await loadMigrations())
+  await prepareRls(database, { grant: true })
 }

@@ -13,6 +13,11 @@ import {
   createCheckpointService,
   type ThreadbaseSaver,
 } from './checkpoints/service.ts'
+import {
+  createStoreService,
+  type StoreServiceOptions,
+  type ThreadbaseStore,
+} from './checkpoints/store/service.ts'
 import { type Config, parseConfig } from './config.ts'
 import type { ConfigDefaults } from './configs/schema.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
@@ -51,6 +56,8 @@ export type ThreadbaseOptions = {
   defaults?: Partial<ConfigDefaults>
   /** How `checkpointer` stores LangGraph's state. */
   checkpoints?: CheckpointOptions
+  /** How `store` keeps and finds LangGraph's long-term memory. */
+  store?: StoreServiceOptions
   /** A pino logger or its like. Default: nothing is logged. */
   log?: Logger
   /** Environment variables to read what the options leave out. Default: none. */
@@ -63,6 +70,8 @@ export type Threadbase = AsyncDisposable & {
   readonly configs: ConfigService
   /** LangGraph's checkpointer for any user: `configurable.user_id` says for whom. */
   readonly checkpointer: ThreadbaseSaver
+  /** LangGraph's long-term memory for any user: the call says for whom, or `configurable.user_id` of the run. */
+  readonly store: ThreadbaseStore
   /** Import and export of conversations. */
   readonly transfer: TransferService
   /** Users, their API keys and sign-ins, and who is behind a credential. */
@@ -86,6 +95,8 @@ export type Threadbase = AsyncDisposable & {
 export type ForUser = {
   /** LangGraph's checkpointer, for the threads of this user. */
   readonly checkpointer: ThreadbaseSaver
+  /** LangGraph's long-term memory of this user. */
+  readonly store: ThreadbaseStore
 }
 
 /** What the services stand on beside the database. */
@@ -97,7 +108,7 @@ export type Ports = Pick<Threadbase, 'cache' | 'bus'>
  *   process has the embedded store open
  */
 export async function openThreadbase(options: ThreadbaseOptions = {}): Promise<Threadbase> {
-  return openConfigured(toConfig(options), options.log ?? silentLog, undefined, options.checkpoints)
+  return openConfigured(toConfig(options), options.log ?? silentLog, undefined, options)
 }
 
 /** As {@link openThreadbase}, from a configuration that is parsed already. */
@@ -105,7 +116,7 @@ export async function openConfigured(
   config: Config,
   log: Logger,
   trace?: StatementTrace,
-  checkpoints?: CheckpointOptions,
+  { checkpoints, store }: LangGraphOptions = {},
 ): Promise<Threadbase> {
   const database = await openDatabase(config, log, trace)
   try {
@@ -121,7 +132,7 @@ export async function openConfigured(
     const auth = await withSecrets(config, log)
     const ports = await openPorts(config, log)
     try {
-      return await createThreadbase(database, { ...config, auth, log, checkpoints }, ports)
+      return await createThreadbase(database, { ...config, auth, log, checkpoints, store }, ports)
     } catch (error) {
       await Promise.all([ports.cache.close(), ports.bus.close()])
       throw error
@@ -173,21 +184,22 @@ async function withSecrets({ auth, dataDir, databaseUrl }: Config, log: Logger):
   return { ...auth, secrets: [await readOrMakeSecret(file)] }
 }
 
+type LangGraphOptions = Pick<ThreadbaseOptions, 'checkpoints' | 'store'>
 export type ServiceOptions = Pick<Config, 'defaults' | 'auth'> & {
   log: Logger
-  checkpoints?: CheckpointOptions
-}
+} & LangGraphOptions
 
 /** The services on a database that is open and migrated; closing them closes what they were given. */
 export async function createThreadbase(
   database: Database,
-  { defaults, auth, log, checkpoints: checkpointOptions }: ServiceOptions,
+  { defaults, auth, log, checkpoints: checkpointOptions, store: storeOptions = {} }: ServiceOptions,
   { cache, bus }: Ports,
 ): Promise<Threadbase> {
   const { parallelism: lanes } = database
   const threads = createThreadService(database)
   const messages = createMessageService(database, { lanes })
   const checkpoints: CheckpointService = createCheckpointService(database, checkpointOptions)
+  const stores = createStoreService(database, storeOptions, log)
   const audit = createAuditService(database.db)
   const limiter = createLimiter(cache, log)
   const identity = await createIdentityService({ database, cache, bus, limiter, audit, log }, auth)
@@ -202,7 +214,8 @@ export async function createThreadbase(
     transfer: createTransferService(database, { threads, messages, lanes }),
     configs: createConfigService(database, defaults),
     checkpointer: checkpoints.forAll,
-    forUser: (userId) => ({ checkpointer: checkpoints.forUser(userId) }),
+    store: stores.forAll,
+    forUser: (userId) => ({ checkpointer: checkpoints.forUser(userId), store: stores.forUser(userId) }),
     identity,
     audit,
     database,

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { sql } from 'kysely'
 import { inject } from 'vitest'
 import type { CheckpointOptions } from '../src/checkpoints/service.ts'
+import type { StoreServiceOptions } from '../src/checkpoints/store/service.ts'
 import type { ConfigDefaults } from '../src/configs/schema.ts'
 import { type Logger, silentLog } from '../src/core/log.ts'
 import type { CommonOptions, Database, RlsMode } from '../src/db/database.ts'
@@ -39,6 +40,7 @@ export type OpenOptions = Partial<Omit<CommonOptions, 'log'>> &
     /** Default: of this process alone. */
     ports?: Ports
     checkpoints?: CheckpointOptions
+    store?: StoreServiceOptions
   }
 
 export type Engine = {
@@ -150,13 +152,15 @@ export function openServices(
     auth,
     ports,
     checkpoints,
-  }: Pick<OpenOptions, 'defaults' | 'auth' | 'ports' | 'checkpoints'> = {},
+    store,
+  }: Pick<OpenOptions, 'defaults' | 'auth' | 'ports' | 'checkpoints' | 'store'> = {},
   log: Logger = silentLog,
 ): Promise<Threadbase> {
   const settings = {
     defaults: { ...NO_DEFAULTS, ...defaults },
     auth: { ...TEST_AUTH, ...auth },
     checkpoints,
+    store,
     log,
   }
   return createThreadbase(database, settings, ports ?? openLocalPorts(log))

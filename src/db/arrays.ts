@@ -4,7 +4,7 @@
  * character; for a thousand messages that is a third of the work on this side.
  */
 
-const OID = { bytea: 17, int4: 23, text: 25, uuid: 2950 } as const
+const OID = { bytea: 17, int4: 23, text: 25, float4: 700, float8: 701, uuid: 2950 } as const
 const HEADER = 20
 const NULL = -1
 
@@ -66,6 +66,29 @@ export function byteaArray(values: readonly (Uint8Array | null)[]): Buffer {
     buffer.writeInt32BE(value === null ? NULL : value.length, at)
     if (value !== null) buffer.set(value, at + 4)
     at += 4 + (value?.length ?? 0)
+  }
+  return buffer
+}
+
+/** For a `real[]` parameter. What a float4 cannot hold exactly is rounded. */
+export function realArray(values: ArrayLike<number>): Buffer {
+  const buffer = allocate(values.length, 4 * values.length, OID.float4, false)
+  for (let i = 0; i < values.length; i++) {
+    buffer.writeInt32BE(4, HEADER + 8 * i)
+    buffer.writeFloatBE(values[i] as number, HEADER + 8 * i + 4)
+  }
+  return buffer
+}
+
+/** For a `double precision[]` parameter. */
+export function doubleArray(values: readonly (number | null)[]): Buffer {
+  const bytes = 8 * values.filter((value) => value !== null).length
+  const buffer = allocate(values.length, bytes, OID.float8, values.includes(null))
+  let at = HEADER
+  for (const value of values) {
+    buffer.writeInt32BE(value === null ? NULL : 8, at)
+    if (value !== null) buffer.writeDoubleBE(value, at + 4)
+    at += value === null ? 4 : 12
   }
   return buffer
 }

@@ -91,6 +91,8 @@ async function describeSchema(db: Kysely<Schema>, schema: string): Promise<Map<s
     union all
     select 'index ' || i.relname, pg_get_indexdef(i.oid) || case when x.indisvalid then '' else ' (invalid)' end
       from tables t join pg_index x on x.indrelid = t.oid join pg_class i on i.oid = x.indexrelid
+     -- made for the dimensions that are in use, where there is the extension
+     where i.relname !~ '^store_vectors_nearest_[0-9]+$'
     union all
     select 'constraint ' || t.relname || '.' || c.conname, pg_get_constraintdef(c.oid)
       from tables t join pg_constraint c on c.conrelid = t.oid

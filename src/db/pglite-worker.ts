@@ -6,12 +6,17 @@ import { closeSync, existsSync, fsyncSync, openSync, readFileSync, rmSync, write
 import { dirname } from 'node:path'
 import { parentPort, workerData } from 'node:worker_threads'
 import { PGlite } from '@electric-sql/pglite'
+import { vector } from '@electric-sql/pglite-pgvector'
 import { createFrameReader } from './wire-frames.ts'
 
 export type WorkerData = { directory: string; templateFile: string | undefined }
 export type WorkerMessage = { ready: true } | { failed: string } | Uint8Array
 
-const START_PARAMS = [...PGlite.defaultStartParams, '-c', 'shared_buffers=16MB']
+const OPTIONS = {
+  startParams: [...PGlite.defaultStartParams, '-c', 'shared_buffers=16MB'],
+  // to be had, not created
+  extensions: { vector },
+}
 
 /**
  * Opens the directory, making it when it is not there. While it is being made a mark lies beside it; a directory
@@ -21,11 +26,11 @@ const START_PARAMS = [...PGlite.defaultStartParams, '-c', 'shared_buffers=16MB']
 async function openDirectory({ directory, templateFile }: WorkerData): Promise<PGlite> {
   const mark = `${directory}.unfinished`
   if (existsSync(mark)) rmSync(directory, { recursive: true, force: true })
-  else if (existsSync(directory)) return PGlite.create({ dataDir: directory, startParams: START_PARAMS })
+  else if (existsSync(directory)) return PGlite.create({ dataDir: directory, ...OPTIONS })
   writeFileSync(mark, '')
   syncDirectory(dirname(directory))
   const template = templateFile === undefined ? undefined : new Blob([readFileSync(templateFile)])
-  const db = await PGlite.create({ dataDir: directory, loadDataDir: template, startParams: START_PARAMS })
+  const db = await PGlite.create({ dataDir: directory, loadDataDir: template, ...OPTIONS })
   rmSync(mark)
   syncDirectory(dirname(directory))
   return db

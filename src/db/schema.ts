@@ -151,6 +151,28 @@ export type CheckpointTombstonesTable = {
   deleted_at: Timestamp
 }
 
+export type StoreTable = {
+  user_id: string
+  path: string
+  key: string
+  namespace: string[]
+  value: Json<Record<string, unknown>>
+  words: string | null
+  ttl_s: number | null
+  expires_at: NullableTimestamp
+  created_at: Timestamp
+  updated_at: Timestamp
+}
+
+export type StoreVectorsTable = {
+  user_id: string
+  path: string
+  key: string
+  n: number
+  dims: number
+  embedding: number[]
+}
+
 export type RevisionsTable = {
   revision: string
   name: string
@@ -170,6 +192,8 @@ export type Schema = {
   checkpoint_blobs: CheckpointBlobsTable
   checkpoint_writes: CheckpointWritesTable
   checkpoint_tombstones: CheckpointTombstonesTable
+  store: StoreTable
+  store_vectors: StoreVectorsTable
   schema_revisions: RevisionsTable
 }
 
@@ -193,6 +217,10 @@ export const SCHEMA_OBJECTS: ReadonlySet<string> = new Set([
   'checkpoint_parts',
   'put_checkpoint',
   'put_checkpoint_writes',
+  'store',
+  'store_vectors',
+  'put_store_items',
+  'store_distance',
   'schema_revisions',
   'append_messages',
 ])
@@ -214,5 +242,9 @@ export const t = {
   checkpointLockKey: sql.table('checkpoint_lock_key'),
   putCheckpoint: sql.table('put_checkpoint'),
   putCheckpointWrites: sql.table('put_checkpoint_writes'),
+  store: sql.table('store'),
+  storeVectors: sql.table('store_vectors'),
+  putStoreItems: sql.table('put_store_items'),
+  storeDistance: sql.table('store_distance'),
   appendMessages: sql.table('append_messages'),
 }
