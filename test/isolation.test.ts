@@ -20,6 +20,7 @@ const CHECKPOINT = {
   channel_versions: { a: 1, list: 1 },
   versions_seen: {},
 }
+const NOTES = ['notes']
 const stateOf = ({ userId }: { userId: string }, thread: string) => ({
   configurable: { thread_id: thread, checkpoint_ns: '', user_id: userId },
 })
@@ -142,6 +143,29 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
     // of the process: a random text
     getNextVersion: [async (tb) => typeof tb.checkpointer.getNextVersion(undefined), 'string'],
   },
+  store: {
+    batch: [
+      (tb) =>
+        tb.store.batch([{ namespace: NOTES, key: 'k' }, { namespacePrefix: [] }, { limit: 9, offset: 0 }], B),
+      [null, [], []],
+    ],
+    get: [(tb) => tb.store.get(NOTES, 'k', B), null],
+    search: [(tb) => tb.store.search([], { query: 'secret', ...B }), []],
+    // the place is free in B's own world
+    put: [
+      async (tb) => {
+        await tb.store.put(NOTES, 'k', { text: 'stolen' }, undefined, B)
+        const found = await tb.store.get(NOTES, 'k', B)
+        await tb.store.delete(NOTES, 'k', B)
+        return found?.value
+      },
+      { text: 'stolen' },
+    ],
+    delete: [(tb) => tb.store.delete(NOTES, 'k', B), undefined],
+    listNamespaces: [(tb) => tb.store.listNamespaces(B), []],
+    // of the installation: it removes what nobody can read
+    sweepExpired: [(tb) => tb.store.sweepExpired(), 0],
+  },
   configs: {
     // of the installation: there is nothing of a user in it
     defaults: [async (tb) => tb.configs.defaults().model, null],
@@ -207,6 +231,9 @@ const OPERATORS = [
 /** What is on a Threadbase and no service. */
 const NO_SERVICES = new Set(['database', 'cache', 'bus', 'limiter', 'close', 'forUser'])
 
+/** Services that are instances of a class. */
+const CLASSES = new Set(['checkpointer', 'store'])
+
 /** The functions of every service, as `service.function`. */
 function listFunctions(tb: Threadbase): string[] {
   const within = (name: string, service: object): string[] =>
@@ -215,7 +242,7 @@ function listFunctions(tb: Threadbase): string[] {
     )
   return Object.entries(tb).flatMap(([name, service]) => {
     if (NO_SERVICES.has(name)) return []
-    return name === 'checkpointer' ? methodsOf(name, service as object) : within(name, service)
+    return CLASSES.has(name) ? methodsOf(name, service as object) : within(name, service)
   })
 }
 
@@ -249,6 +276,7 @@ for (const engine of engines) {
           CHECKPOINT.channel_versions,
         )
       await tb.forUser(A.userId).checkpointer.putWrites(state, [['a', 'secret']], 'task')
+      await tb.forUser(A.userId).store.put(NOTES, 'k', { text: 'secret' })
       for (const { userId: id } of [A, B]) await tb.identity.users.ensure({ id, provider: 'proxy' })
       await opened.database.db
         .updateTable('users')
@@ -267,6 +295,7 @@ for (const engine of engines) {
       messages: await tb.messages.list(A, ids.thread),
       config: await tb.configs.get(A, ids.thread),
       states: await collectAll(tb.checkpointer.list(stateOf(A, ids.thread))),
+      notes: await tb.store.search([], A),
       key: await tb.identity.ofKey(hers),
       keys: (await tb.identity.keys.list(A)).items.map(({ id }) => id),
       sessions: await opened.database.db

@@ -63,9 +63,10 @@ const BAD_TABLES: [what: string, statement: (s: string) => string, problem: RegE
   ],
 ]
 
-/** A row in each table of checkpoints. */
+/** A row in each table of checkpoints and of the store. */
 async function storeState({ forUser }: Threadbase, userId: string): Promise<void> {
-  const { checkpointer } = forUser(userId)
+  const { checkpointer, store } = forUser(userId)
+  await store.put(['notes'], 'k', { text: 'x' })
   const checkpoint = {
     ...emptyCheckpoint(),
     channel_values: { list: [{ text: 'x'.repeat(200) }] },
@@ -91,7 +92,9 @@ for (const engine of engines) {
     let db: Kysely<Schema>
     let s: string
     beforeAll(async () => {
-      opened = await engine.open()
+      opened = await engine.open({
+        store: { index: { dims: 3, embeddings: async (texts) => texts.map(() => [1, 0, 0]) } },
+      })
       db = opened.database.db
       s = opened.database.schema
     })

@@ -112,7 +112,10 @@ for (const engine of engines) {
     let opened: TestDatabase
     let database: Database
     beforeAll(async () => {
-      opened = await engine.open({ migrations: [] })
+      opened = await engine.open({
+        migrations: [],
+        store: { index: { dims: 3, embeddings: async (texts) => texts.map(() => [1, 0, 0]), exactUpTo: 0 } },
+      })
       database = opened.database
     })
     afterAll(() => opened?.close())
@@ -145,6 +148,9 @@ for (const engine of engines) {
           { list: 1 },
         )
         await checkpointer.putWrites(state, [['x', 1]], 'task')
+        const { store } = opened.tb.forUser(scope.userId)
+        await store.put(['notes'], 'k', { text: 'x' })
+        expect(await store.search(['notes'], { query: 'x' })).toHaveLength(1)
         for (const name of await tables(database)) {
           const { rows } = await sql`select 1 from ${sql.table(name)} limit 1`.execute(database.db)
           expect(rows, name).toHaveLength(1)

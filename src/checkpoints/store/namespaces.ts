@@ -6,7 +6,6 @@ const AFTER_END = '\u0002'
 const ESCAPE = '\u0002'
 // An entry of a btree index holds 2704 bytes at most.
 const MAX_KEY_BYTES = 2_400
-const LABEL_OVERHEAD = 1
 /** Of LangGraph itself. */
 const RESERVED_ROOT = 'langgraph'
 
@@ -27,11 +26,10 @@ export function pathRange(prefix: readonly string[]): [from: string, below: stri
   return [from, from === '' ? undefined : from.slice(0, -1) + AFTER_END]
 }
 
-/** What may be put: a place that has labels, of which the first is not LangGraph's own, and fits an index. */
-export function requirePlace(userId: string, namespace: readonly string[], key: string): void {
-  if (namespace.length === 0) throw refused('namespace must have a label at least', 'namespace')
-  const labels = namespace.reduce((sum, label) => sum + Buffer.byteLength(label) + LABEL_OVERHEAD, 0)
-  const bytes = Buffer.byteLength(userId) + labels + Buffer.byteLength(key)
+/** A place for an item: in a namespace that has labels, and not longer than an index takes. */
+export function requirePlace(userId: string, path: string, key: string): void {
+  if (path === '') throw refused('namespace must have a label at least', 'namespace')
+  const bytes = Buffer.byteLength(userId) + Buffer.byteLength(path) + Buffer.byteLength(key)
   if (bytes > MAX_KEY_BYTES) {
     throw refused(
       `namespace and key together must not be longer than ${MAX_KEY_BYTES} bytes with the user's id; they are ${bytes}`,

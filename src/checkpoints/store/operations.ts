@@ -92,7 +92,7 @@ function readPut(at: number, userId: string, operation: StorePut): Put {
   if (value === null) return { at, namespace, path, key, item: undefined, ttlS: undefined }
   if (typeof value !== 'object' || Array.isArray(value))
     throw invalid('value must be an object, or null', 'value')
-  requirePlace(userId, namespace, key)
+  requirePlace(userId, path, key)
   if (index !== undefined && index !== null && index !== false && !Array.isArray(index))
     throw invalid('index must be false or an array of paths', 'index')
   if (ttlS !== undefined && ttlS !== null) readTtl(ttlS, 'ttlS')
