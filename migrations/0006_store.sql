@@ -68,12 +68,13 @@ set plan_cache_mode = force_generic_plan
 set jit = off
 as $function$
 begin
-  -- What is there is locked first, in one order, so that two such statements cannot wait for each other. What another
-  -- one stored meanwhile is seen below, where each statement looks anew.
-  perform from unnest(p_paths, p_keys) i (path, key)
-     join :"schema".store s on s.user_id = p_user_id and s.path = i.path and s.key = i.key
-    order by s.path, s.key
-      for update of s;
+  -- Items that are written at the same time wait here, in one order, so that no two statements wait for each other. An
+  -- item's lock is one of a few of its user: a large batch needs no more. What another one stored meanwhile is seen
+  -- below, where each statement looks anew.
+  perform pg_advisory_xact_lock(l.lock)
+     from (select distinct hashtextextended(p_user_id, 20042) & ~63::bigint
+                           | hashtextextended(i.path || i.key, 20042) & 63 as lock
+             from unnest(p_paths, p_keys) i (path, key) order by 1) l;
 
   delete from :"schema".store s
    using unnest(p_paths, p_keys, p_values) i (path, key, value)

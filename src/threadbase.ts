@@ -70,7 +70,7 @@ export type Threadbase = AsyncDisposable & {
   readonly configs: ConfigService
   /** LangGraph's checkpointer for any user: `configurable.user_id` says for whom. */
   readonly checkpointer: ThreadbaseSaver
-  /** LangGraph's long-term memory for any user: the call says for whom, or `configurable.user_id` of the run. */
+  /** LangGraph's long-term memory for any user: the call says for whom, or the node that makes it. A run takes `forUser(id).store`. */
   readonly store: ThreadbaseStore
   /** Import and export of conversations. */
   readonly transfer: TransferService

@@ -486,7 +486,7 @@ for (const engine of engines) {
         expect((await a.get(['n'], 'k', { userId: 'store-b' }))?.value).toEqual({ text: 'secret' })
       })
 
-      test('a store of nobody has the user of the call, of the run, or the default', async () => {
+      test('a store of nobody has the user of the call, or the default', async () => {
         const { store: any } = opened.tb
         await any.put(['n'], 'k', { of: 'c' }, undefined, { userId: 'store-c' })
         expect((await any.get(['n'], 'k', { userId: 'store-c' }))?.value).toEqual({ of: 'c' })
@@ -499,22 +499,45 @@ for (const engine of engines) {
         expect((await mine.get(['n'], 'k'))?.value).toEqual({ of: 'c' })
       })
 
-      test('in a graph it is the user of the run, for runs at the same time too', async () => {
-        const State = Annotation.Root({ seen: Annotation<string[]> })
+      const State = Annotation.Root({ seen: Annotation<string[]> })
+      const namesIn = (found: { value: Record<string, unknown> }[] = []) =>
+        found.map(({ value }) => String(value.name))
+      /** It stores the name of its user and then reads all that there is, through the store of the run. */
+      const builder = new StateGraph(State)
+        .addNode('write', async (_, { store: memory, configurable }) => {
+          await memory?.put(['facts'], 'me', { name: configurable?.user_id })
+          return {}
+        })
+        .addNode('read', async (_, { store: memory }) => ({ seen: namesIn(await memory?.search([])) }))
+        .addEdge(START, 'write')
+        .addEdge('write', 'read')
+        .addEdge('read', END)
+      const names = ['run-1', 'run-2', 'run-3']
+
+      test('a graph takes the store of a user with each run, for runs at the same time too', async () => {
+        const graph = builder.compile()
+        const run = (user_id: string) =>
+          graph.invoke({ seen: [] }, { configurable: { user_id }, store: opened.tb.forUser(user_id).store })
+        const results = await Promise.all(names.map(run))
+        expect(results.map(({ seen }) => seen)).toEqual(names.map((name) => [name]))
+      })
+
+      test('a graph that is compiled with the store of nobody is refused', async () => {
+        const graph = builder.compile({ store: opened.tb.store })
+        const running = graph.invoke({ seen: [] }, { configurable: { user_id: 'run-1' } })
+        await expect(running).rejects.toMatchObject({ code: 'invalid_input', details: { field: 'userId' } })
+      })
+
+      test('a node that calls the store of nobody itself calls it for the user of its run', async () => {
+        const { store: any } = opened.tb
         const graph = new StateGraph(State)
-          .addNode('write', async (_, { store: memory, configurable }) => {
-            await memory?.put(['facts'], 'me', { name: configurable?.user_id })
-            return {}
+          .addNode('both', async (_, { configurable }) => {
+            await any.put(['own'], 'me', { name: configurable?.user_id })
+            return { seen: namesIn(await any.search(['own'])) }
           })
-          .addNode('read', async (_, { store: memory }) => {
-            const found = (await memory?.search([])) ?? []
-            return { seen: found.map(({ value }) => String(value.name)) }
-          })
-          .addEdge(START, 'write')
-          .addEdge('write', 'read')
-          .addEdge('read', END)
-          .compile({ store: opened.tb.store })
-        const names = ['run-1', 'run-2', 'run-3']
+          .addEdge(START, 'both')
+          .addEdge('both', END)
+          .compile()
         const run = (user_id: string) => graph.invoke({ seen: [] }, { configurable: { user_id } })
         const results = await Promise.all(names.map(run))
         expect(results.map(({ seen }) => seen)).toEqual(names.map((name) => [name]))

@@ -37,7 +37,11 @@ const MAX_QUERY = 10_000
 
 /**
  * LangGraph's long-term memory on Threadbase's database. Items are kept by user, namespace and key. The user is that
- * of `forUser`, else `userId` of the call, else `configurable.user_id` of the LangGraph run that the call is made in.
+ * of `forUser`, else `userId` of the call, else `configurable.user_id` of the node that makes the call.
+ *
+ * A graph for one user is compiled with `forUser(id).store`; a graph for all gets it with each run:
+ *
+ *     await graph.invoke(input, { configurable: { thread_id }, store: tb.forUser(id).store })
  *
  * All operations throw invalid_input that names the field, and unavailable.
  */
@@ -140,7 +144,7 @@ export class ThreadbaseStore extends BaseStore {
     const user = bound ?? userId ?? userOfRun() ?? defaultUserId
     if (user !== undefined) return userOf({ userId: user as string })
     throw invalid(
-      'the user is missing: take the store of forUser(id), name userId in the call, or configurable.user_id in the run',
+      'the user is missing: take the store of forUser(id), which a run takes as `store` beside `configurable`, or name userId in the call',
       'userId',
     )
   }
@@ -194,7 +198,10 @@ export class ThreadbaseStore extends BaseStore {
   }
 }
 
-/** LangGraph tells what runs in a node, and its batches, of the config they run with. */
+/**
+ * What runs in a node can see the node's config. The store that LangGraph itself hands to a node calls from outside of
+ * it, in batches, and sees nothing: it has to be a user's.
+ */
 function userOfRun(): unknown {
   return AsyncLocalStorageProviderSingleton.getRunnableConfig()?.configurable?.user_id
 }
