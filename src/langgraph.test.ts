@@ -2,7 +2,7 @@ import { uuid6 } from '@langchain/langgraph-checkpoint'
 import pg from 'pg'
 import { describe, expect, test } from 'vitest'
 import { newSchemaName, postgresUrl } from '../test/harness.ts'
-import { ThreadbaseSaver } from './langgraph.ts'
+import { ThreadbaseSaver, ThreadbaseStore } from './langgraph.ts'
 
 describe.skipIf(postgresUrl === null)("on an application's own pool", () => {
   const withPools = async (count: number, act: (pools: pg.Pool[], schema: string) => Promise<void>) => {
@@ -49,6 +49,26 @@ describe.skipIf(postgresUrl === null)("on an application's own pool", () => {
       const { rows } = await pool.query("select 1::int8 as n, '{}'::json as j")
       expect(rows).toEqual([{ n: '1', j: {} }])
       expect(pool.idleCount).toBe(pool.totalCount)
+    })
+  })
+
+  test('servers set up the store together, with its vectors, and its pool stays as it was', async () => {
+    await withPools(6, async (pools, schema) => {
+      const embeddings = async (texts: string[]) => texts.map((text) => [text.length, 1, 0])
+      const index = { dims: 3, embeddings, fields: ['text'], exactUpTo: 0 }
+      const stores = pools.map((pool) => new ThreadbaseStore(pool, { schema, defaultUserId: 'me', index }))
+      await Promise.all(stores.map((store) => store.setup()))
+      // each makes the extension and the index ready when it needs them first
+      const found = await Promise.all(
+        stores.map(async (store, i) => {
+          await store.put(['notes'], `k${i}`, { text: 'x'.repeat(i + 1) })
+          return store.search(['notes'], { query: 'xx', limit: 1 })
+        }),
+      )
+      expect(found.every(({ length }) => length === 1)).toBe(true)
+      expect((await stores[0]?.search(['notes'], { query: 'xx', limit: 1 }))?.[0]?.key).toBe('k1')
+      const { rows } = await (pools[0] as pg.Pool).query("select 1::int8 as n, '{}'::json as j")
+      expect(rows).toEqual([{ n: '1', j: {} }])
     })
   })
 })

@@ -1,7 +1,7 @@
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { engines, type TestDatabase } from '../../test/harness.ts'
-import { byteaArray, intArray, textArray, uuidArray } from './arrays.ts'
+import { byteaArray, doubleArray, intArray, realArray, textArray, uuidArray } from './arrays.ts'
 
 const ID = '0192f0c1-2f6b-7cc0-8d2e-5f0a6d2f4b11'
 
@@ -43,5 +43,23 @@ for (const engine of engines) {
         },
       ])
     })
+
+    test.each([[[0.1, null, -1e300, 0]], [[]], [[null]]])(
+      'doubles arrive as they were: %j',
+      async (doubles) => {
+        const { rows } = await sql<{ doubles: number[] }>`
+        select ${doubleArray(doubles)}::float8[] as doubles`.execute(store.database.db)
+        expect(rows).toEqual([{ doubles }])
+      },
+    )
+
+    test.each([[[0.5, -1, 1e-20, 3e38]], [[]], [[0.1]]])(
+      'reals arrive as a float4 has them: %j',
+      async (reals) => {
+        const { rows } = await sql<{ reals: number[] }>`
+        select ${realArray(reals)}::real[] as reals`.execute(store.database.db)
+        expect(rows[0]?.reals.map(Math.fround)).toEqual(reals.map(Math.fround))
+      },
+    )
   })
 }

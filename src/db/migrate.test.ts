@@ -148,6 +148,8 @@ for (const engine of engines) {
           { list: 1 },
         )
         await checkpointer.putWrites(state, [['x', 1]], 'task')
+        await checkpointer.copyThread('t', 'gone')
+        await checkpointer.deleteThread('gone')
         const { store } = opened.tb.forUser(scope.userId)
         await store.put(['notes'], 'k', { text: 'x' })
         expect(await store.search(['notes'], { query: 'x' })).toHaveLength(1)
