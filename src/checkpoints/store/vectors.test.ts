@@ -7,7 +7,7 @@ import { engines, type TestDatabase } from '../../../test/harness.ts'
 import { findDrift } from '../../db/drift.ts'
 import { loadMigrations } from '../../db/migrations.ts'
 import { readBatch } from './operations.ts'
-import { searchStatement } from './repo.ts'
+import { newest, searchStatement } from './repo.ts'
 import { type StoreIndex, type StoreOptions, ThreadbaseStore } from './service.ts'
 import { nearest } from './vectors/service.ts'
 
@@ -180,6 +180,27 @@ for (const engine of engines) {
       expect(plan).toMatch(new RegExp(`Index Scan using store_vectors_nearest_${DIMS} on store_vectors`))
       expect(plan).toMatch(/Order By: /)
       expect(plan).not.toMatch(/store_vectors_nearest_\d+ on store_vectors[^\n]*never executed/)
+    })
+
+    test('a prefix is a range of the primary key, under row level security too', async () => {
+      const store = newStore({ embeddings: undefined })
+      const namespaces = Array.from({ length: 40 }, (_, i) => [`label${i}`])
+      await store.batch(
+        namespaces.flatMap((namespace) =>
+          Array.from({ length: 25 }, (_, k) => ({ namespace, key: `${k}`, value: { text: 'x' } })),
+        ),
+      )
+      const { database } = opened
+      await sql`analyze ${sql.table('store')}`.execute(database.db)
+      const [search] = readBatch(userId, [{ namespacePrefix: ['label7'] }]).searches
+      if (search === undefined) throw new Error('no search')
+      const statement = searchStatement(userId, [newest(userId, search)], false)
+      const { rows } = await sql<{ 'QUERY PLAN': string }>`explain ${statement}`.execute(
+        database.forUser(userId),
+      )
+      const plan = rows.map((row) => row['QUERY PLAN']).join('\n')
+      expect(plan).toMatch(/store_pkey/)
+      expect(plan).toMatch(/Index Cond: \(\(user_id = [^\n]*path >= [^\n]*path < /)
     })
 
     test('what the index gives agrees with comparing one by one', async () => {
