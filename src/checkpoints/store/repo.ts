@@ -82,7 +82,7 @@ export function searchStatement(userId: string, branches: RawBuilder<unknown>[],
 
 /** Of a search: the columns that every branch has. `many` is how many vectors were there to be compared. */
 export const branchColumns = (op: number) =>
-  sql`${sql.lit(op)}::int as op, s.path, s.key, s.namespace, s.value, s.ttl_s, s.expires_at, s.created_at, s.updated_at`
+  sql`${op}::int as op, s.path, s.key, s.namespace, s.value, s.ttl_s, s.expires_at, s.created_at, s.updated_at`
 
 /** The newest first. */
 export function newest(userId: string, search: Search): RawBuilder<unknown> {
