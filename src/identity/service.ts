@@ -76,7 +76,6 @@ export async function createIdentityService(
   const signIn = createSignIn(db, { audit, limiter, passwords, sessions, limits: settings.loginLimits })
   const verify = settings.external && rememberVerified(createExternalVerifier(settings.external))
   const sweeper = startSweeper(sessions, settings, log)
-  if (settings.mode === 'accounts') void passwords.warmUp()
 
   return {
     users,
