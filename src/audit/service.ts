@@ -1,5 +1,5 @@
-import { isUuid, newId } from '../core/ids.ts'
-import { badCursor, decodeCursor, encodeCursor, type Page, toPage } from '../core/pages.ts'
+import { newId } from '../core/ids.ts'
+import { decodeIdCursor, encodeCursor, type Page, toPage } from '../core/pages.ts'
 import { parseInput } from '../core/validate.ts'
 import type { Db } from '../db/schema.ts'
 import * as repo from './repo.ts'
@@ -33,15 +33,9 @@ export function createAuditService(db: Db) {
     async list(input: AuditQuery = {}): Promise<Page<AuditEntry>> {
       const query = parseInput(AuditQuery, input, 'query') as AuditQuery
       const limit = query.limit ?? 50
-      const before = query.cursor === undefined ? undefined : readCursor(query.cursor)
+      const before = query.cursor === undefined ? undefined : decodeIdCursor(CURSOR, query.cursor)
       const rows = await repo.listEntries(db, { ...query, limit: limit + 1, before })
       return toPage(rows, limit, (last) => encodeCursor(CURSOR, [last.id]))
     },
   }
-}
-
-function readCursor(cursor: string): string {
-  const [id] = decodeCursor(CURSOR, ['string'], cursor)
-  if (!isUuid(id)) throw badCursor()
-  return id
 }

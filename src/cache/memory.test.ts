@@ -37,6 +37,19 @@ describe('a full memory cache', () => {
     expect(await cache.get('e')).toHaveLength(900)
   })
 
+  test('keeps to its size when counters that grew are gone', async () => {
+    const cache = createMemoryCache({ maxCharacters: 1_000 })
+    for (let n = 0; n < 100; n++) {
+      await cache.increment('n', { windowMs: 60_000 })
+      await cache.increment('n', { windowMs: 60_000, by: 1_000_000_000 })
+      await cache.delete('n')
+    }
+    await cache.set('a', 'x'.repeat(600), LONG)
+    await cache.set('b', 'x'.repeat(600), LONG)
+    expect(await cache.get('a')).toBeUndefined()
+    expect(await cache.get('b')).toHaveLength(600)
+  })
+
   test('takes a million keys without growing', async () => {
     const cache = createMemoryCache({ maxEntries: 1_000 })
     for (let n = 0; n < 1_000_000; n++) await cache.increment(`key ${n}`, { windowMs: 60_000 })

@@ -12,6 +12,8 @@ type Entry = { value: string; expiresAt: number }
 type Store = {
   find(key: string): Entry | undefined
   put(key: string, entry: Entry): void
+  /** Another value in the same place, for the same time. */
+  change(entry: Entry, value: string): void
   remove(key: string): void
   clear(): void
 }
@@ -61,7 +63,7 @@ export function createMemoryCache(options: MemoryCacheOptions = {}): Cache {
       }
       if (!/^-?\d+$/.test(entry.value)) throw notACount()
       const count = Number(entry.value) + by
-      entry.value = String(count)
+      store.change(entry, String(count))
       return { count, resetMs: Math.ceil(entry.expiresAt - now) }
     },
     stats: () => ({ ...stats }),
@@ -108,9 +110,13 @@ function createStore(maxEntries: number, maxCharacters: number): Store {
       remove(oldest)
     }
   }
+  const change = (entry: Entry, value: string) => {
+    characters += value.length - entry.value.length
+    entry.value = value
+  }
   const clear = () => {
     entries.clear()
     characters = 0
   }
-  return { find, put, remove, clear }
+  return { find, put, change, remove, clear }
 }

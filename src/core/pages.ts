@@ -1,4 +1,5 @@
 import { ThreadbaseError } from './errors.ts'
+import { isUuid } from './ids.ts'
 
 /** One page of a list. `nextCursor` is absent on the last page. */
 export type Page<T> = { items: T[]; nextCursor?: string }
@@ -27,6 +28,13 @@ export function decodeCursor<const T extends readonly ('string' | 'number')[]>(
     throw badCursor()
   }
   return keys as { [K in keyof T]: T[K] extends 'string' ? string : number }
+}
+
+/** The key of a list in the order of its ids. @throws invalid_input as {@link decodeCursor} */
+export function decodeIdCursor(kind: string, cursor: string): string {
+  const [id] = decodeCursor(kind, ['string'], cursor)
+  if (!isUuid(id)) throw badCursor()
+  return id
 }
 
 /** For a cursor whose keys no row of the list can have. */

@@ -1,6 +1,7 @@
 import { Kysely, type QueryResult, sql } from 'kysely'
 import { ThreadbaseError } from '../core/errors.ts'
 import type { Logger } from '../core/log.ts'
+import { setNewest } from '../core/newest.ts'
 import { createDialects, type DriverOptions, type SessionSource } from './driver.ts'
 import type { Schema } from './schema.ts'
 import { schemaPlugin } from './schema-plugin.ts'
@@ -125,10 +126,7 @@ function keepNewest(handleOf: (userId: string) => Kysely<Schema>): Database['for
   const handles = new Map<string, Kysely<Schema>>()
   return (userId) => {
     const handle = handles.get(userId) ?? handleOf(userId)
-    // the order of a map is that of insertion: what was used goes to the end
-    handles.delete(userId)
-    handles.set(userId, handle)
-    if (handles.size > MAX_HANDLES) handles.delete(handles.keys().next().value as string)
+    setNewest(handles, userId, handle, MAX_HANDLES)
     return handle
   }
 }

@@ -162,11 +162,15 @@ describe('the lock of a directory', () => {
   })
 
   test('ten processes race for a lock whose owner died: one has it', async () => {
-    for (const withTakeover of [false, true]) {
+    // as if none, one, two had been killed in the middle of a takeover
+    for (const killed of [0, 1, 2]) {
       await leaveStale()
       const path = join(directory, 'lock')
-      // as if one had been killed in the middle of a takeover
-      if (withTakeover) await writeFile(`${path}.takeover`, await readFile(path))
+      const dead = JSON.parse(await readFile(path, 'utf8'))
+      for (const token of [dead.token, 'killed 0'].slice(0, killed)) {
+        const next = token === dead.token ? 'killed 0' : 'killed 1'
+        await writeFile(`${path}.takeover.${token}`, JSON.stringify({ ...dead, token: next }))
+      }
       const startAt = Date.now() + 2_500
       const racers = Array.from({ length: 10 }, () => holder(startAt))
       const outcomes = (await Promise.all(racers.map((racer) => racer.nextLine()))) as Outcome[]

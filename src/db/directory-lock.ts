@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { readFileSync, readlinkSync } from 'node:fs'
-import { link, mkdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises'
+import { link, mkdir, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { hostname, uptime } from 'node:os'
-import { join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { ThreadbaseError } from '../core/errors.ts'
 
 /** Where a pid means something: a kernel since its start, and a namespace of it. Undefined where there is no /proc. */
@@ -14,7 +14,6 @@ export type DirectoryLock = { release: () => Promise<void> }
 const HEARTBEAT_MS = 5_000
 // a process elsewhere (host, container) cannot be asked whether it lives: it is taken for dead after this much silence
 const SILENCE_MS = 30_000
-const UNREADABLE: Owner = { pid: 0, host: 'an unknown host', bornAt: '', token: '', since: 'an unknown time' }
 const heldHere = new Set<string>()
 
 /**
@@ -54,7 +53,7 @@ export async function lockDirectory(directory: string): Promise<DirectoryLock> {
 
 async function take(path: string, owner: Owner): Promise<void> {
   for (let attempt = 0; attempt < 10; attempt++) {
-    if (await linkNew(path, owner)) return
+    if (await linkNew(path, owner)) return removeTakeovers(path)
     const found = await readOwner(path)
     if (found === undefined) continue
     if (await isAlive(path, found)) throw inUse(path, found)
@@ -68,7 +67,7 @@ async function take(path: string, owner: Owner): Promise<void> {
 
 /** Whole or not at all: the file is written under a name of its own and then linked to its place. */
 async function linkNew(path: string, owner: Owner): Promise<boolean> {
-  const own = `${path}.${owner.token}`
+  const own = join(dirname(path), `lock-of-${owner.token}`)
   await writeFile(own, JSON.stringify(owner), { mode: 0o600 })
   try {
     await link(own, path)
@@ -81,20 +80,34 @@ async function linkNew(path: string, owner: Owner): Promise<boolean> {
   }
 }
 
-/** Removes a dead owner's lock under a second lock, so that of two who found it dead only one removes it. */
+/**
+ * Removes a dead owner's lock. The right to do so is a file named after the dead owner, and where the one who had that
+ * right died, too, a file named after him: no such name is ever free again while the lock it is about is there, so of
+ * all who found the owner dead one removes his lock, and never the next owner's.
+ */
 async function removeDead(path: string, dead: Owner, owner: Owner): Promise<void> {
-  const takeover = `${path}.takeover`
-  if (!(await linkNew(takeover, owner))) {
-    const other = await readOwner(takeover)
-    if (other !== undefined && !(await isAlive(takeover, other))) await rm(takeover, { force: true })
-    await new Promise((resolve) => setTimeout(resolve, 20 + Math.random() * 30))
-    return
+  let right = takeoverOf(path, dead)
+  while (!(await linkNew(right, owner))) {
+    const other = await readOwner(right)
+    if (other === undefined || (await isAlive(right, other))) {
+      await new Promise((resolve) => setTimeout(resolve, 20 + Math.random() * 30))
+      return
+    }
+    right = takeoverOf(path, other)
   }
-  try {
-    if ((await readOwner(path))?.token === dead.token) await rm(path, { force: true })
-  } finally {
-    await rm(takeover, { force: true })
-  }
+  if ((await readOwner(path))?.token === dead.token) await rm(path, { force: true })
+  await rm(right, { force: true })
+}
+
+function takeoverOf(path: string, dead: Owner): string {
+  return `${path}.takeover.${dead.token}`
+}
+
+/** Called by the new owner: whoever still has the right to remove a dead owner's lock finds that it is gone. */
+async function removeTakeovers(path: string): Promise<void> {
+  const directory = dirname(path)
+  for (const name of await readdir(directory))
+    if (name.startsWith(`${basename(path)}.takeover`)) await rm(join(directory, name), { force: true })
 }
 
 async function readOwner(path: string): Promise<Owner | undefined> {
@@ -102,8 +115,15 @@ async function readOwner(path: string): Promise<Owner | undefined> {
     return JSON.parse(await readFile(path, 'utf8')) as Owner
   } catch (error) {
     // what a power cut left of a lock: judged by its silence
-    return error instanceof SyntaxError ? UNREADABLE : undefined
+    return error instanceof SyntaxError ? unreadable(path) : undefined
   }
+}
+
+async function unreadable(path: string): Promise<Owner | undefined> {
+  const file = await stat(path).catch(() => undefined)
+  if (file === undefined) return undefined
+  const token = `unreadable-${file.ino}-${file.birthtimeMs}`
+  return { pid: 0, host: 'an unknown host', bornAt: '', token, since: 'an unknown time' }
 }
 
 async function isAlive(path: string, owner: Owner): Promise<boolean> {

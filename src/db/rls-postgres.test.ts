@@ -197,6 +197,13 @@ describe.skipIf(postgresUrl === null)('row level security enforced on a pool', (
       expect(await refusal(false)).toBeUndefined()
     })
 
+    test('a role that is called like a word of SQL is quoted', async () => {
+      const { message } = (await refusal(false, { appRole: 'user' })) as Error
+      expect(message).toContain('create role "user" nologin;')
+      expect(message).toContain(`grant "user" to ${login};`)
+      expect(message).toMatch(/grant select, insert, update, delete on .* to "user";/)
+    })
+
     test('a right that is taken away is named; the owner of the tables grants it again where it may', async () => {
       await asAdmin(`revoke delete on ${schema}.messages from ${appRole}`)
       const error = await refusal(false)

@@ -4,7 +4,6 @@ import { ThreadbaseError } from '../core/errors.ts'
 import type { Database } from './database.ts'
 import { isSqlState } from './errors.ts'
 import { run } from './migrate.ts'
-import { quoteIdentifier } from './migrations.ts'
 import type { Schema } from './schema.ts'
 
 const ATTEMPTS = 10
@@ -50,7 +49,10 @@ async function grantMissing(database: Database): Promise<boolean> {
 }
 
 type Missing = {
+  // these three as identifiers, quoted where they must be: a role may be called `user`
   login: string
+  app: string
+  namespace: string
   exists: boolean
   /** Null, like the next, without the role or the schema. */
   settable: boolean | null
@@ -68,7 +70,8 @@ async function listMissing(db: Kysely<Schema>, database: Database): Promise<stri
              (select oid from pg_namespace where nspname = ${database.schema}) as schema,
              -- a member may set a role; since PostgreSQL 16 only when the membership says so
              case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end as how)
-    select session_user::text as login, role is not null as exists,
+    select quote_ident(session_user::text) as login, quote_ident(${database.appRole}::text) as app,
+           quote_ident(${database.schema}::text) as namespace, role is not null as exists,
            pg_has_role(session_user, role, how) as settable,
            schema is null or has_schema_privilege(role, schema, 'usage') as usage,
            array(
@@ -85,17 +88,16 @@ async function listMissing(db: Kysely<Schema>, database: Database): Promise<stri
       from wanted`.execute(db)
   const [found] = rows
   if (found === undefined) throw new Error('the catalog gave no answer')
-  const { login, exists, settable, usage, tables, functions } = found
-  const role = quoteIdentifier(database.appRole)
+  const { login, app, namespace, exists, settable, usage, tables, functions } = found
   return [
-    ...(exists ? [] : [`create role ${role} nologin`]),
+    ...(exists ? [] : [`create role ${app} nologin`]),
     // a superuser may set any role; it has no grant to miss, and needs none for a role that it makes
-    ...(settable === true ? [] : [`grant ${role} to ${quoteIdentifier(login)}`]),
-    ...(usage === true ? [] : [`grant usage on schema ${quoteIdentifier(database.schema)} to ${role}`]),
+    ...(settable === true ? [] : [`grant ${app} to ${login}`]),
+    ...(usage === true ? [] : [`grant usage on schema ${namespace} to ${app}`]),
     ...(tables.length === 0
       ? []
-      : [`grant select, insert, update, delete on ${tables.join(', ')} to ${role}`]),
-    ...(functions.length === 0 ? [] : [`grant execute on function ${functions.join(', ')} to ${role}`]),
+      : [`grant select, insert, update, delete on ${tables.join(', ')} to ${app}`]),
+    ...(functions.length === 0 ? [] : [`grant execute on function ${functions.join(', ')} to ${app}`]),
   ]
 }
 

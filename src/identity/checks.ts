@@ -1,6 +1,7 @@
 import type { Bus } from '../bus/bus.ts'
 import type { Cache } from '../cache/cache.ts'
 import type { Logger } from '../core/log.ts'
+import { setNewest } from '../core/newest.ts'
 
 /** What credentials stand for, remembered so that a request need not ask the database. */
 export type Checks = {
@@ -78,9 +79,7 @@ export async function createChecks({ cache, bus, log, alone }: CheckOptions): Pr
   }
 
   const remember = (key: string, entry: Entry) => {
-    own.delete(key)
-    own.set(key, entry)
-    if (own.size > MAX_ENTRIES) own.delete(own.keys().next().value as string)
+    setNewest(own, key, entry, MAX_ENTRIES)
   }
 
   const load = async <T>(key: string, at: number, find: () => Promise<T | undefined>) => {

@@ -5,6 +5,7 @@ import type { Cache } from '../cache/cache.ts'
 import type { Limiter } from '../cache/limiter.ts'
 import { ThreadbaseError } from '../core/errors.ts'
 import type { Logger } from '../core/log.ts'
+import { setNewest } from '../core/newest.ts'
 import type { Database } from '../db/database.ts'
 import { createChecks } from './checks.ts'
 import { createExternalVerifier, type ExternalUser, type ExternalVerifier } from './external.ts'
@@ -76,7 +77,6 @@ export async function createIdentityService(
   const signIn = createSignIn(db, { audit, limiter, passwords, sessions, limits: settings.loginLimits })
   const verify = settings.external && rememberVerified(createExternalVerifier(settings.external))
   const sweeper = startSweeper(sessions, settings, log)
-  if (settings.mode === 'accounts') void passwords.warmUp()
 
   return {
     users,
@@ -129,8 +129,12 @@ function rememberVerified(verify: ExternalVerifier): ExternalVerifier {
     if (known !== undefined && known.until > Date.now()) return known.user
     verified.delete(key)
     const user = await verify(token)
-    verified.set(key, { user, until: Math.min(user.expiresAtMs, Date.now() + VERIFIED_MS) })
-    if (verified.size > MAX_VERIFIED) verified.delete(verified.keys().next().value as string)
+    setNewest(
+      verified,
+      key,
+      { user, until: Math.min(user.expiresAtMs, Date.now() + VERIFIED_MS) },
+      MAX_VERIFIED,
+    )
     return user
   }
 }

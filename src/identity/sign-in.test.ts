@@ -58,6 +58,18 @@ describeApi(
       await signIn(username)
     })
 
+    test('an address that is refused uses up nobody’s attempts', async () => {
+      const { username } = await newUser()
+      const address = newAddress()
+      await times(LIMITS.perAddress, (i) =>
+        expect(signIn(`guess${count}-${i}`, PASSWORD, address)).rejects.toMatchObject(wrong),
+      )
+      await times(LIMITS.perUser + 1, () =>
+        expect(signIn(username, 'wrong one', address)).rejects.toMatchObject(limited),
+      )
+      await signIn(username)
+    })
+
     test('a household’s IPv6 addresses are one, the neighbours’ are others', async () => {
       const { username } = await newUser()
       const network = `2001:db8:0:${++count}`

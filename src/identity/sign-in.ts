@@ -30,25 +30,25 @@ export type SignIn = ReturnType<typeof createSignIn>
 
 /** Signing in with a password, and how often that may be tried. */
 export function createSignIn(db: Db, { audit, limiter, passwords, sessions, limits }: Parts) {
-  const takes = (login: string, address: string | undefined, by: number) =>
-    [
-      { key: `login:user:${fingerprint(login).slice(0, 32)}`, limit: limits.perUser },
-      ...(address === undefined
-        ? []
-        : [{ key: `login:address:${addressGroup(address)}`, limit: limits.perAddress }]),
-    ].map(({ key, limit }) => limiter.take(key, { limit, windowS: LOGIN_WINDOW_S, by }))
+  const take = (key: string, limit: number, by: number) =>
+    limiter.take(`login:${key}`, { limit, windowS: LOGIN_WINDOW_S, by })
+  const takeOfUser = (login: string, by: number) =>
+    take(`user:${fingerprint(login).slice(0, 32)}`, limits.perUser, by)
+  const takeOfAddress = (address: string, by: number) =>
+    take(`address:${addressGroup(address)}`, limits.perAddress, by)
 
   /** Counts an attempt before anything else is done. @throws rate_limited @internal */
   async function countAttempt(login: string, { address }: Origin): Promise<void> {
-    const taken = await Promise.all(takes(login, address, 1))
-    const refused = taken.filter(({ allowed }) => !allowed)
-    if (refused.length === 0) return
-    throw tooMany(Math.max(...refused.map(({ resetS }) => resetS)))
+    // an address that is refused must not use up the attempts of one user after another
+    const ofAddress = address === undefined ? undefined : await takeOfAddress(address, 1)
+    if (ofAddress?.allowed === false) throw tooMany(ofAddress.resetS)
+    const ofUser = await takeOfUser(login, 1)
+    if (!ofUser.allowed) throw tooMany(ofUser.resetS)
   }
 
   /** A right password was no attempt to guess. @internal */
   const forgiveAttempt = async (login: string, { address }: Origin) => {
-    await Promise.all(takes(login, address, -1))
+    await Promise.all([takeOfUser(login, -1), address === undefined ? undefined : takeOfAddress(address, -1)])
   }
 
   return {

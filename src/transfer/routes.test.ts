@@ -99,7 +99,7 @@ describeApi(
       const refused = await api.call('GET', url)
       expect(refusal(refused)).toMatchObject({ status: 429, code: 'rate_limited' })
       expect(refused.headers['retry-after']).toMatch(/^\d+$/)
-      expect(refused.body.error.details).toEqual({ limit: STREAMS })
+      expect(refused.body.error.details).toEqual({ limit: STREAMS, retry_after_s: 1 })
       // other calls are not streams
       expect((await api.call('GET', '/api/threads')).status).toBe(200)
 

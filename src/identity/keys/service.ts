@@ -1,9 +1,9 @@
 import type { Actor } from '../../audit/schema.ts'
 import type { AuditService } from '../../audit/service.ts'
 import { ThreadbaseError } from '../../core/errors.ts'
-import { isUuid, newId, requireUuid } from '../../core/ids.ts'
+import { newId, requireUuid } from '../../core/ids.ts'
 import type { Logger } from '../../core/log.ts'
-import { badCursor, decodeCursor, encodeCursor, type Page, toPage } from '../../core/pages.ts'
+import { decodeIdCursor, encodeCursor, type Page, toPage } from '../../core/pages.ts'
 import { type Scope, userOf } from '../../core/scope.ts'
 import { parseInput } from '../../core/validate.ts'
 import type { Database } from '../../db/database.ts'
@@ -59,7 +59,7 @@ export function createKeyService(
       const userId = userOf(scope)
       const query = parseInput(ApiKeyQuery, input, 'query') as ApiKeyQuery
       const limit = query.limit ?? 50
-      const before = query.cursor === undefined ? undefined : readCursor(query.cursor)
+      const before = query.cursor === undefined ? undefined : decodeIdCursor(CURSOR, query.cursor)
       const rows = await repo.listKeys(forUser(userId), userId, { ...query, limit: limit + 1, before })
       return toPage(rows, limit, (last) => encodeCursor(CURSOR, [last.id]))
     },
@@ -151,10 +151,4 @@ function requireFuture(text: string): string {
 function isDay(text: string): boolean {
   const day = new Date(`${text}T00:00:00Z`)
   return !Number.isNaN(day.getTime()) && day.toISOString().startsWith(text)
-}
-
-function readCursor(cursor: string): string {
-  const [id] = decodeCursor(CURSOR, ['string'], cursor)
-  if (!isUuid(id)) throw badCursor()
-  return id
 }

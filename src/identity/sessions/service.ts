@@ -2,6 +2,7 @@ import type { Actor } from '../../audit/schema.ts'
 import type { AuditService } from '../../audit/service.ts'
 import { ThreadbaseError } from '../../core/errors.ts'
 import { isUuid, newId } from '../../core/ids.ts'
+import { setNewest } from '../../core/newest.ts'
 import type { Db } from '../../db/schema.ts'
 import type { Checks } from '../checks.ts'
 import type { Tokens } from '../schema.ts'
@@ -46,8 +47,7 @@ export function createSessionService(db: Db, { audit, checks, signer }: Parts) {
     verified.delete(key)
     const claims = await signer.readAccess(token)
     if (!isUuid(claims.sessionId)) throw unauthorized('the token is not valid', 'invalid')
-    verified.set(key, claims)
-    if (verified.size > MAX_VERIFIED) verified.delete(verified.keys().next().value as string)
+    setNewest(verified, key, claims, MAX_VERIFIED)
     return claims
   }
 
