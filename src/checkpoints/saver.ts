@@ -301,6 +301,7 @@ type UserOption = {
   /** Where the checkpointer is nobody's. */
   userId?: string
 }
+
 function behind(threadId: string, parentId: string | undefined): ThreadbaseError {
   const message = `thread ${threadId} went on from checkpoint ${parentId ?? '(none)'} since it was read: read it again`
   return new ThreadbaseError('conflict', message, { threadId, parentId })
