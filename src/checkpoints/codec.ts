@@ -18,6 +18,7 @@ export type Codec = Addresser & {
   decode(stored: StoredCoded, place: string): string | Uint8Array
 }
 
+/** How values are encrypted. */
 export type EncryptionOptions = {
   /** Keys of 32 bytes in base64 or base64url: the first encrypts, all decrypt. */
   keys: readonly string[]
