@@ -25,8 +25,6 @@ import { type Logger, silentLog } from './core/log.ts'
 import type { Database, RlsMode } from './db/database.ts'
 import { requireMigrated, upgrade } from './db/migrate.ts'
 import { loadMigrations } from './db/migrations.ts'
-import { openPglite } from './db/pglite.ts'
-import { openPostgres } from './db/postgres.ts'
 import { prepareRls } from './db/rls.ts'
 import type { StatementTrace } from './db/statements.ts'
 import {
@@ -36,6 +34,7 @@ import {
   readOrMakeSecret,
 } from './identity/service.ts'
 import { createMessageService, type MessageService } from './messages/service.ts'
+import { openDatabase } from './open-database.ts'
 import { createThreadService, type ThreadService } from './threads/service.ts'
 import { createTransferService, type TransferService } from './transfer/service.ts'
 
@@ -141,25 +140,6 @@ export async function openConfigured(
     await database.close()
     throw error
   }
-}
-
-/** The database of a configuration, as it is: not migrated. */
-export function openDatabase(config: Config, log: Logger, trace?: StatementTrace): Promise<Database> {
-  const { databaseSchema: schema, rls, appRole } = config
-  const common = { schema, rls, appRole, log, trace }
-  if (config.databaseUrl === undefined) return openPglite({ ...common, dataDir: config.dataDir })
-  const { databaseUrl: url, poolSize, maxOverflow, idleTimeoutS, startTimeoutS } = config
-  const { queryTimeoutS, preparedStatements } = config
-  return openPostgres({
-    ...common,
-    url,
-    poolSize,
-    maxOverflow,
-    idleTimeoutS,
-    startTimeoutS,
-    queryTimeoutS,
-    preparedStatements,
-  })
 }
 
 /** Cache and bus of a configuration. Redis being away fails neither: its calls are `unavailable` until it is back. */
