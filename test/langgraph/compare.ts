@@ -56,7 +56,7 @@ export const newest = ({ history }: Side) => history[0]?.config as RunnableConfi
 
 /** A thread of a graph twice: with Threadbase's saver, and with LangGraph's own in memory. */
 export function startPair({ database }: TestDatabase, userId: string, build: Build): Pair {
-  const newSaver = () => new ThreadbaseSaver(database, { userId }) as unknown as BaseCheckpointSaver
+  const newSaver = () => new ThreadbaseSaver(database, { userId })
   const memory = new MemorySaver()
   const ours = newSide(build, newSaver(), newSaver)
   const theirs = newSide(build, memory, () => memory)
