@@ -29,6 +29,8 @@ export type Pair = {
   theirs: Side
   /** Does the same to both, and holds what comes of it and all that can be read afterwards to each other. */
   step(act: Act): Promise<unknown>
+  /** The same, whether it fails or not. */
+  anyStep(act: Act): Promise<unknown>
   /** The same with what fails, and gives the error. */
   failingStep(act: Act): Promise<{ name: string; message: string }>
   /** Every checkpoint of every namespace: as the graph reads it, and as another process finds it stored. */
@@ -85,6 +87,7 @@ export function startPair({ database }: TestDatabase, userId: string, build: Bui
       if ('error' in outcome) throw new Error(`the step failed with both savers: ${outcome.error.message}`)
       return outcome.value
     },
+    anyStep: take,
     failingStep: async (act) => {
       const outcome = await take(act)
       if ('value' in outcome) throw new Error('the step did not fail')
@@ -136,13 +139,18 @@ async function readStored({ config, newReader }: Named): Promise<unknown> {
  * Without versions, which a saver numbers as it likes; and without the values of channels that have none, for nobody
  * wrote them: a first checkpoint holds their defaults with one saver, and lacks them with the other.
  */
-function pictureTuple({ checkpoint, ...rest }: CheckpointTuple): object {
+function pictureTuple({ checkpoint, pendingWrites = [], ...rest }: CheckpointTuple): object {
   const { channel_values, channel_versions, versions_seen, ...others } = checkpoint
+  const answers = pendingWrites.filter(([, channel]) => channel === '__resume__')
+  const writes = pendingWrites.filter(([, channel]) => channel !== '__resume__')
   const written = Object.entries(channel_values).filter(([name]) => name in channel_versions)
   const seen = Object.entries(versions_seen).map(([node, versions]) => [node, Object.keys(versions).sort()])
   return {
     ...rest,
     ...others,
+    // tasks without a path come in the order of their ids, which are random
+    answers: answers.map(([, , value]) => JSON.stringify(value)).sort(),
+    pendingWrites: writes,
     values: Object.fromEntries(written),
     versions: Object.keys(channel_versions).sort(),
     seen: Object.fromEntries(seen),
@@ -172,7 +180,10 @@ export function createNames(): (value: unknown) => unknown {
     if (value instanceof Map || value instanceof Set)
       return { class: value.constructor.name, items: [...value].map(name) }
     const prototype = Object.getPrototypeOf(value) as object | null
-    const keys = Object.keys(value).sort()
+    // what a run carries along, which a saver in memory gives back with the config that it was asked with
+    const keys = Object.keys(value)
+      .filter((key) => !key.startsWith('__pregel_') || key === '__pregel_tasks')
+      .sort()
     const fields = keys.map((key) => [nameText(key), name((value as Record<string, unknown>)[key])])
     const plain = prototype === null || prototype === Object.prototype
     return plain ? Object.fromEntries(fields) : { class: prototype?.constructor.name, fields }
