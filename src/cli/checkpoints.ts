@@ -1,5 +1,5 @@
 import { Command } from 'commander'
-import { type AdoptReport, adoptCheckpoints } from '../checkpoints/service.ts'
+import type { AdoptReport } from '../checkpoints/service.ts'
 import type { Config } from '../config.ts'
 import { ThreadbaseError } from '../core/errors.ts'
 import { threadCommands } from './checkpoint-threads.ts'
@@ -39,6 +39,7 @@ export function checkpointsCommand(cli: CliContext): Command {
 
 async function adopt(cli: CliContext, { schema, user, dryRun, wholeValues, json }: Options): Promise<void> {
   requirePlaintext(cli.config())
+  const { adoptCheckpoints } = await import('../checkpoints/service.ts')
   const started = performance.now()
   const tb = await cli.open()
   let progress: ReturnType<typeof createProgress> | undefined
@@ -54,7 +55,7 @@ async function adopt(cli: CliContext, { schema, user, dryRun, wholeValues, json 
             onProgress: (done, of, now) => {
               report = now
               progress ??= createProgress(cli.stderr, 'adopt', of)
-              progress.update(done, `${formatCount(now.checkpoints)} checkpoints`)
+              progress.update(done, `${formatCount(done)} of ${formatCount(of)} checkpoints and items`)
             },
           },
         )

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import { AIMessage, HumanMessage } from '@langchain/core/messages'
 import {
   Annotation,
@@ -22,7 +23,7 @@ import { PostgresSaver } from '@langchain/langgraph-checkpoint-postgres'
 import { PostgresStore } from '@langchain/langgraph-checkpoint-postgres/store'
 import pg from 'pg'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { cleanUpAfterAll, run } from '../../../test/e2e/processes.ts'
+import { cleanUpAfterAll, run, start } from '../../../test/e2e/processes.ts'
 import { engines, newSchemaName, postgresUrl, type TestDatabase } from '../../../test/harness.ts'
 import { ThreadbaseSaver } from '../service.ts'
 import { type AdoptOptions, adoptCheckpoints } from './service.ts'
@@ -319,6 +320,49 @@ describe.skipIf(postgres?.available !== true)('taking over what a stock checkpoi
     expect((await listAll(saver, 't'))[0]?.checkpoint.channel_values.messages).toHaveLength(401)
   })
 
+  test('lists of all lengths become the very nodes that the checkpointer makes', async () => {
+    const texts = (count: number, of: (i: number) => number) =>
+      Array.from({ length: count }, (_, i) => ({ text: `${of(i)} `.padEnd(100, 'é"') }))
+    const values = {
+      long: texts(6_000, (i) => i),
+      equal: texts(1_000, () => 1),
+      repeated: texts(3_000, (i) => i % 3),
+      one: texts(1, (i) => i),
+      exact: texts(128, () => 7),
+      more: texts(129, () => 7),
+      'others equal': texts(400, () => 4),
+      snapshot: new DeltaSnapshot(texts(200, (i) => i)),
+      object: { a: texts(9, (i) => i) },
+      text: 'x'.repeat(500),
+    }
+    await put(peer, 'taken', checkpointOf(values, 1))
+    await put(own, 'put', checkpointOf(values, 1))
+    await adopt()
+    const [, blobs = []] = await ownRows()
+    const rowsOf = (thread: string) =>
+      blobs
+        .filter(({ thread_id }) => thread_id === thread)
+        .map(({ hash, type, refs }) => ({ hash, type, refs }))
+    const byHash = (a: { hash: string }, b: { hash: string }) => (a.hash < b.hash ? -1 : 1)
+    expect(rowsOf('taken').sort(byHash)).toEqual(rowsOf('put').sort(byHash))
+  })
+
+  test('where values are encrypted, what was taken is read and the thread goes on', async () => {
+    await writeThread(peer, 't')
+    await adopt()
+    const encryption = { keys: [randomBytes(32).toString('base64')] }
+    const strict = new ThreadbaseSaver(opened.database, { ...USER, encryption })
+    await expect(listAll(strict, 't')).rejects.toMatchObject({ code: 'forbidden' })
+    const saver = new ThreadbaseSaver(opened.database, {
+      ...USER,
+      encryption: { ...encryption, allowPlaintext: true },
+    })
+    expect(await listAll(saver, 't')).toEqual(await listAll(peer, 't'))
+    await graphOn(saver).invoke(say('in secret', 'h9'), { configurable: { thread_id: 't' } })
+    const newest = await strict.getTuple({ configurable: { thread_id: 't' } })
+    expect(newest?.checkpoint.channel_values.messages).toHaveLength(4)
+  })
+
   test('again it changes nothing, and takes what is new, writes to what was taken included', async () => {
     await writeThread(peer, 't')
     await adopt()
@@ -430,11 +474,11 @@ describe.skipIf(postgres?.available !== true)('taking over what a stock checkpoi
   })
 
   test('the values of a thread of many steps are taken in batches, and stopped, and go on', async () => {
-    const messages = Array.from({ length: 60 }, () => ({
+    const messages = Array.from({ length: 40 }, () => ({
       role: 'user',
       content: randomBytes(7_500).toString('hex'),
     }))
-    for (let n = 1; n <= 60; n++) await put(peer, 'long', checkpointOf({ messages: messages.slice(0, n) }, n))
+    for (let n = 1; n <= 40; n++) await put(peer, 'long', checkpointOf({ messages: messages.slice(0, n) }, n))
     await writeThread(peer, 'a short one')
     const controller = new AbortController()
     const steps: number[] = []
@@ -451,6 +495,16 @@ describe.skipIf(postgres?.available !== true)('taking over what a stock checkpoi
     const report = await adopt()
     expect(report.bytesAfter).toBeLessThan(report.bytesBefore / 10)
     for (const id of ['long', 'a short one']) expect(await listAll(own, id)).toEqual(await listAll(peer, id))
+  })
+
+  test('what PostgreSQL compressed stays compressed', async () => {
+    const text = 'the same words again and again '.repeat(3_000)
+    for (let n = 1; n <= 3; n++)
+      await put(peer, 't', checkpointOf({ object: { text, n }, list: [{ text: `${text}${n}` }, n] }, n))
+    const { bytesBefore, bytesAfter } = await adopt()
+    expect(bytesBefore).toBeLessThan(text.length)
+    expect(bytesAfter).toBeLessThan(1.1 * bytesBefore)
+    expect(await listAll(own, 't')).toEqual(await listAll(peer, 't'))
   })
 
   test('a dry run writes nothing', async () => {
@@ -558,6 +612,19 @@ describe.skipIf(postgres?.available !== true)('taking over what a stock checkpoi
       expect(await listAll(new ThreadbaseSaver(opened.database, { userId: 'u7' }), 't')).toHaveLength(
         JSON.parse(other.stdout).checkpoints,
       )
+    })
+
+    test('goes on after kill -9', async () => {
+      const messages = Array.from({ length: 40 }, () => ({ content: randomBytes(10_000).toString('hex') }))
+      for (let n = 1; n <= 40; n++)
+        await put(peer, 'long', checkpointOf({ messages: messages.slice(0, n) }, n))
+      const child = start(['checkpoints', 'adopt', '--schema', schema], env())
+      const working = `select from pg_stat_activity where query like '%adopt.take_values%' and query not like '%pg_stat%'`
+      while ((await pool.query(working)).rowCount === 0) await delay(20)
+      child.kill('SIGKILL')
+      expect(await child.exited).toMatchObject({ signal: 'SIGKILL' })
+      expect(await adopt()).toMatchObject({ threads: 1, checkpoints: 40 })
+      expect(await listAll(own, 'long')).toEqual(await listAll(peer, 'long'))
     })
 
     test('refuses the embedded store, a schema without tables, and to store what would not be read', async () => {

@@ -66,7 +66,7 @@ const THREADS_A_PAGE = 200
 const ITEMS_A_PAGE = 1_000
 const CHECKPOINTS_A_STATEMENT = 500
 // of values, uncompressed: what a statement works on, and about what a transaction does
-const BATCH_BYTES = 16_000_000
+const BATCH_BYTES = 4_000_000
 const GROUP_BYTES = 64_000_000
 const GROUP_THREADS = 100
 
