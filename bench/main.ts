@@ -1,8 +1,13 @@
 /** `npm run bench [-- suite …]`: a table and a JSON line for each suite. */
 import { benchAuth } from './auth.ts'
+import { benchCompression } from './compression.ts'
 import { benchThreads } from './threads.ts'
 
-const suites: Record<string, () => Promise<void>> = { threads: benchThreads, auth: benchAuth }
+const suites: Record<string, () => Promise<void>> = {
+  threads: benchThreads,
+  auth: benchAuth,
+  compression: benchCompression,
+}
 
 const asked = process.argv.slice(2)
 for (const name of asked.length === 0 ? Object.keys(suites) : asked) {

@@ -34,12 +34,12 @@ export async function deleteThread(tx: Db, userId: string, threadId: string): Pr
     insert into ${t.checkpointTombstones} as tomb (user_id, thread_id, deleted_through)
     select ${userId}, ${threadId}, last.id from last where last.id is not null
         on conflict (user_id, thread_id) do update
-           set deleted_through = greatest(tomb.deleted_through, excluded.deleted_through), deleted_at = now()`.execute(
+           set deleted_through = greatest(tomb.deleted_through, excluded.deleted_through), deleted_at = greatest(tomb.deleted_at, now())`.execute(
     tx,
   )
 }
 
-/** Forgets removals after which no write can be on its way any more. */
+/** Forgets removals after which no write can be on its way any more. Of a thread that was adopted they are kept for ever. */
 export async function sweepTombstones(tx: Db, userId: string, olderThanS: number): Promise<void> {
   await sql`/* checkpoints.sweep_tombstones */
     delete from ${t.checkpointTombstones}
@@ -126,7 +126,7 @@ export async function removeHidden(tx: Db, userId: string, threadId: string): Pr
        where ${mine(userId, threadId)} and hidden
       having max(checkpoint_id) is not null
           on conflict (user_id, thread_id) do update
-             set deleted_through = greatest(tomb.deleted_through, excluded.deleted_through), deleted_at = now()
+             set deleted_through = greatest(tomb.deleted_through, excluded.deleted_through), deleted_at = greatest(tomb.deleted_at, now())
     )
     select count(*)::int as writes from writes`.execute(tx)
   return rows[0]?.writes ?? 0
@@ -158,6 +158,16 @@ export async function listThreadIds(db: Db, userId: string, runIds?: string[]): 
     db,
   )
   return rows.map(({ id }) => id)
+}
+
+/** The first user after one who has checkpoints. Undefined: there is none. For operators: it sees all users. */
+export async function nextUser(db: Db, after: string): Promise<string | undefined> {
+  const { rows } = await sql<{ id: string }>`
+    /* checkpoints.next_user */
+    select user_id as id from ${t.checkpoints} where user_id > ${after} and not hidden order by user_id limit 1`.execute(
+    db,
+  )
+  return rows[0]?.id
 }
 
 export type ThreadRow = { threadId: string; checkpointId: string; updatedAt: Date }

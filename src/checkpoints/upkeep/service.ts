@@ -5,6 +5,7 @@ import type { Db } from '../../db/schema.ts'
 import { invalid, requireText } from '../run-config.ts'
 import * as repo from './repo.ts'
 
+/** Which checkpoints go. */
 export type PruneOptions = {
   /** Default: all of the user. */
   threadIds?: string[]
@@ -14,6 +15,7 @@ export type PruneOptions = {
   keepLatest?: number
 }
 
+/** How many rows went. */
 export type Removed = { checkpoints: number; writes: number; blobs: number }
 
 /** A thread that has checkpoints. */
@@ -22,6 +24,15 @@ export type StateThread = {
   /** The newest, whatever its namespace. */
   checkpointId: string
   updatedAt: Date
+}
+
+/** Every user who has checkpoints, by id: for operators. */
+export async function* listStateUsers({ db }: Pick<Database, 'db'>): AsyncGenerator<string> {
+  let user: string | undefined = ''
+  while (user !== undefined) {
+    user = await repo.nextUser(db, user)
+    if (user !== undefined) yield user
+  }
 }
 
 export type Upkeep = ReturnType<typeof createUpkeep>
