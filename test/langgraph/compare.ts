@@ -2,7 +2,7 @@ import type { RunnableConfig } from '@langchain/core/runnables'
 import type { StateSnapshot } from '@langchain/langgraph'
 import { type BaseCheckpointSaver, type CheckpointTuple, MemorySaver } from '@langchain/langgraph-checkpoint'
 import { expect } from 'vitest'
-import { ThreadbaseSaver } from '../../src/checkpoints/service.ts'
+import { type SaverOptions, ThreadbaseSaver } from '../../src/checkpoints/service.ts'
 import type { TestDatabase } from '../harness.ts'
 
 /** What the tests use of a compiled graph. */
@@ -57,9 +57,13 @@ export const at = ({ history }: Side, node: string | undefined, nth = 0) => {
 export const newest = ({ history }: Side) => history[0]?.config as RunnableConfig
 
 /** A thread of a graph twice: with Threadbase's saver, and with LangGraph's own in memory. */
-export function startPair({ database }: TestDatabase, userId: string, build: Build): Pair {
-  const newSaver = () => new ThreadbaseSaver(database, { userId })
-  const memory = new MemorySaver()
+export function startPair(
+  { database }: TestDatabase,
+  userId: string,
+  build: Build,
+  { memory = new MemorySaver(), ...options }: { memory?: MemorySaver } & SaverOptions = {},
+): Pair {
+  const newSaver = () => new ThreadbaseSaver(database, { ...options, userId })
   const ours = newSide(build, newSaver(), newSaver)
   const theirs = newSide(build, memory, () => memory)
 
