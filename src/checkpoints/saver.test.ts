@@ -51,6 +51,16 @@ for (const engine of engines) {
       ])
     })
 
+    test('a write to a channel with the name of a method of every object has a place of its own', async () => {
+      const saver = newSaver()
+      const config = await put(saver, at('t'), {})
+      const channels = ['a', 'constructor', 'toString', '__proto__', 'z']
+      const writes = channels.map((channel, i): [string, number] => [channel, i])
+      await saver.putWrites(config, writes, 'task')
+      const expected = writes.map(([channel, value]) => ['task', channel, value])
+      expect((await saver.getTuple(config))?.pendingWrites).toEqual(expected)
+    })
+
     test('what was changed in place after a put is stored with its new value', async () => {
       const saver = newSaver()
       const list = [
@@ -76,6 +86,17 @@ for (const engine of engines) {
       const then = (await valuesOf(fresh, first)) as { list: unknown[]; state: unknown }
       expect(then.list.slice(0, 200)).toEqual(before)
       expect(then.state).toEqual({ items: [long(1)], deep: { n: 1 } })
+    })
+
+    test('so it is in an element that is too large to be remembered whole', async () => {
+      const saver = newSaver()
+      const embedding = Array.from({ length: 5_000 }, (_, i) => i)
+      const list = [{ id: 'large', embedding, deep: { n: { of: 1 } } }]
+      const first = await put(saver, at('t'), { list })
+      const [item] = list as [(typeof list)[0]]
+      item.deep.n.of = 2
+      const second = await put(saver, first, { list })
+      expect(await valuesOf(sameUser(), second)).toEqual({ list })
     })
 
     test('objects that were read are not sent again when they are stored', async () => {
