@@ -155,7 +155,6 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     }
     if (outcome === 'conflict') throw behind(key.threadId, place.id)
     if (outcome === 'replaced') await this.#upkeep.sweep(key.userId, key.threadId)
-    else this.#seeOwn(key, place.id)
     return this.#configOf(config)(key.threadId, key.ns, id)
   }
 
@@ -277,14 +276,6 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
 
   #memoOf(userId: string): Memo {
     return this.#shared.memoOf(this.#shared.codecOf(userId), this.serde, this.#stock)
-  }
-
-  #seeOwn({ userId, threadId, ns, id }: repo.CheckpointKey, parentId: string | undefined): void {
-    if (!this.#rejects) return
-    const { children } = this.#shared
-    const parent = { userId, threadId, ns, id: parentId }
-    children.keep(parent, children.find(parent) + 1)
-    children.keep({ userId, threadId, ns, id }, 0)
   }
 
   /** With the user where the config named one, so that the config of an answer can be used as it is. */
