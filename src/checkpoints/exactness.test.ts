@@ -181,6 +181,11 @@ for (const engine of engines) {
       await saver.getTuple(first)
       await put(saver, first, { a: 4 })
       await put(saver, third, { a: 5 })
+      // LangGraph takes the checkpoint that a subgraph is replayed from out of a list
+      const other = sameUser({ concurrency: 'reject' })
+      await expect(put(other, first, { a: 7 })).rejects.toMatchObject(conflict)
+      for await (const tuple of other.list(at('t'))) expect(tuple.checkpoint.v).toBe(4)
+      await put(other, first, { a: 8 })
       // a thread that begins anew
       await saver.deleteThread('t')
       await put(saver, at('t'), { a: 6 })

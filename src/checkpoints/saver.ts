@@ -87,12 +87,13 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     const place = this.#place(config)
     const { userId, threadId, ns = '', id } = place
     if (threadId === undefined) return undefined
-    const children = this.#rejects
     const query = { userId, threadId, ns, id, limit: 1 }
-    const { checkpoints, blobs } = await repo.readCheckpoints(this.#forUser(userId), query, { children })
+    const { checkpoints, blobs } = await repo.readCheckpoints(this.#forUser(userId), query, {
+      children: this.#rejects,
+    })
     const [found] = checkpoints
     if (found === undefined) return undefined
-    if (children) this.#shared.children.keep({ userId, threadId, ns, id: found.id }, found.children)
+    this.#seeChildren(userId, found)
     const decoder = { ...this.#decoder(userId), memo: this.#memoOf(userId) }
     const tuple = await toTuple(found, { blobs, decoder, configOf: this.#configOf(config) })
     this.#knownOf(userId, threadId).add(blobs.keys())
@@ -118,9 +119,17 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     let after: repo.Query['after']
     while (left > 0) {
       const size = Math.min(page, left)
-      const read = await repo.readCheckpoints(this.#forUser(userId), { ...query, after, limit: size })
+      const children = this.#rejects
+      const read = await repo.readCheckpoints(
+        this.#forUser(userId),
+        { ...query, after, limit: size },
+        { children },
+      )
       const reading = { blobs: read.blobs, decoder, configOf }
-      for (const found of read.checkpoints) yield await toTuple(found, reading)
+      for (const found of read.checkpoints) {
+        this.#seeChildren(userId, found)
+        yield await toTuple(found, reading)
+      }
       const last = read.checkpoints.at(-1)
       if (last === undefined || read.checkpoints.length < size) return
       after = { id: last.id, ns: last.ns, threadId: last.threadId }
@@ -276,6 +285,11 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
 
   #memoOf(userId: string): Memo {
     return this.#shared.memoOf(this.#shared.codecOf(userId), this.serde, this.#stock)
+  }
+
+  /** Who goes on from a checkpoint has read it, by itself or in a list. */
+  #seeChildren(userId: string, { threadId, ns, id, children }: repo.Found): void {
+    if (this.#rejects) this.#shared.children.keep({ userId, threadId, ns, id }, children)
   }
 
   /** With the user where the config named one, so that the config of an answer can be used as it is. */
