@@ -12,6 +12,8 @@ export type StoredCoded = { codec: number; keyId: string | null; text: string | 
 
 /** Codes what one user's rows hold. `place` says which row it is: what is encrypted for one is not accepted in another. */
 export type Codec = Addresser & {
+  /** The key that encrypts; null: none does. */
+  readonly keyId: string | null
   /** @param isText the bytes are UTF-8 without NUL */
   encode(data: Uint8Array, isText: boolean, place: string): Coded
   /** @throws unavailable for a key that is not in the ring; forbidden for plaintext where that is not allowed */
@@ -76,6 +78,7 @@ const derive = ({ bytes }: Key, userId: string, use: string) =>
 function plainCodec(): Codec {
   return {
     ...createAddresser(),
+    keyId: null,
     encode: (data, isText) => ({ ...compress(data, isText), keyId: null }),
     decode: ({ codec, keyId, text, data }) => {
       if (keyId !== null) throw unknownKey(keyId)
@@ -90,6 +93,7 @@ function encryptedCodec(ring: Key[], userId: string, allowPlaintext: boolean): C
   const firstKey = keys.get(first.id) as Buffer
   return {
     ...createAddresser({ key: derive(first, userId, 'addresses'), userId }),
+    keyId: first.id,
     encode: (data, isText, place) => {
       const { codec, data: body } = compress(data, isText)
       const iv = randomBytes(IV_BYTES)

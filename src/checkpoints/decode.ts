@@ -94,11 +94,12 @@ async function readValue(decoder: Decoder, address: Address, blob: StoredBlob): 
   const { serde, stock, codec, memo } = decoder
   const body = codec.decode(blob, blobPlace(address))
   const value = await load(serde, stock, blob.type as string, body)
-  if (memo !== undefined && typeof value === 'object' && value !== null) {
+  // what is under an older key, or none, is stored anew with the next checkpoint
+  if (memo === undefined || blob.keyId !== codec.keyId) return value
+  if (typeof value === 'object' && value !== null) {
     const picture = memo.picture(value)
     if (picture !== undefined) memo.keep(value, picture, { stored: { address, size: body.length } })
-  } else if (memo !== undefined && typeof value === 'string')
-    memo.keepText(value, { address, size: body.length })
+  } else if (typeof value === 'string') memo.keepText(value, { address, size: body.length })
   return value
 }
 
