@@ -184,6 +184,11 @@ for (const engine of engines) {
         ['metadata', () => put(saver, good, {}, { n: 5n })],
         ['checkpoint.v', () => saver.put(good, checkpointOf({}, { v: 5 }), META, {})],
         ['checkpoint.id', () => saver.put(good, checkpointOf({}, { id: '' }), META, {})],
+        // longer than an index takes
+        ['configurable.thread_id', () => put(saver, at('t'.repeat(10_000)), {})],
+        ['configurable.checkpoint_ns', () => put(saver, at('t', undefined, 'n'.repeat(2_400)), {})],
+        ['checkpoint.id', () => saver.put(good, checkpointOf({}, { id: 'é'.repeat(1_200) }), META, {})],
+        ['task id', () => saver.putWrites(at('t', '1'), [['a', 1]], 'x'.repeat(2_400))],
       ]
       for (const [field, call] of cases) {
         await expect(call(), field).rejects.toMatchObject({ code: 'invalid_input', details: { field } })

@@ -21,7 +21,15 @@ import type { Memo } from './memo.ts'
 import { encodeCheckpoint, encodeWrites, type PutInput } from './put.ts'
 import * as repo from './repo.ts'
 import { dumpFilter } from './rows.ts'
-import { invalid, type Place, readPlace, readUser, requireText, requireThread } from './run-config.ts'
+import {
+  invalid,
+  type Place,
+  readPlace,
+  readUser,
+  requireRoom,
+  requireText,
+  requireThread,
+} from './run-config.ts'
 import { isStock } from './serde.ts'
 import { createShared, type Shared } from './shared.ts'
 import { type ConfigOf, requireFormat, toHistories, toTuple } from './tuples.ts'
@@ -152,6 +160,7 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     const place = this.#place(config)
     const id = requireText(checkpoint.id, 'checkpoint.id')
     const key = { userId: place.userId, threadId: requireThread(place), ns: place.ns ?? '', id }
+    requireRoom({ ...roomOf(key), 'checkpoint.id': id })
     requireFormat(checkpoint.v)
     const changed = new Set(Object.keys(newVersions))
     const input = { key, parentId: place.id, checkpoint, metadata, changed }
@@ -193,6 +202,11 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     if (id === undefined) throw invalid('configurable.checkpoint_id is missing', 'configurable.checkpoint_id')
     requireText(taskId, 'task id')
     requireText(taskPath, 'task path', true)
+    requireRoom({
+      ...roomOf({ userId, threadId, ns }),
+      'configurable.checkpoint_id': id,
+      'task id': taskId,
+    })
     const rows = await encodeWrites(this.#decoder(userId), { ns, id, taskId }, writes)
     if (rows.length === 0) return
     await repo.putWrites(
@@ -306,6 +320,12 @@ type UserOption = {
   /** Where the checkpointer is nobody's. */
   userId?: string
 }
+
+const roomOf = ({ userId, threadId, ns }: Omit<repo.CheckpointKey, 'id'>) => ({
+  'configurable.user_id': userId,
+  'configurable.thread_id': threadId,
+  'configurable.checkpoint_ns': ns,
+})
 
 function behind(threadId: string, parentId: string | undefined): ThreadbaseError {
   const message = `thread ${threadId} went on from checkpoint ${parentId ?? '(none)'} since it was read: read it again`
