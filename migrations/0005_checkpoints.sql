@@ -104,6 +104,18 @@ create function :"schema".checkpoint_lock_key(p_user_id text, p_thread_id text) 
 language sql immutable parallel safe
 return hashtextextended(p_thread_id, hashtextextended(p_user_id, 20041));
 
+-- What was removed while a statement waited for the lock of a thread must be seen as removed. Where transactions are not
+-- read committed it would be taken for stored, and lost.
+create function :"schema".require_read_committed() returns void
+language plpgsql stable
+as $function$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception using errcode = 'invalid_transaction_state', message = 'the transaction is not read committed';
+  end if;
+end
+$function$;
+
 -- Stores a checkpoint and the values that the caller does not know to be stored, in one statement.
 --
 -- p_expected are the addresses that the new rows name and that the caller believes to be stored. When some are not, the
@@ -125,6 +137,7 @@ set plan_cache_mode = force_generic_plan
 set jit = off
 as $function$
 begin
+  perform :"schema".require_read_committed();
   if p_children is null then
     perform pg_advisory_xact_lock_shared(:"schema".checkpoint_lock_key(p_user_id, p_thread_id));
   else
@@ -184,6 +197,7 @@ set plan_cache_mode = force_generic_plan
 set jit = off
 as $function$
 begin
+  perform :"schema".require_read_committed();
   perform pg_advisory_xact_lock_shared(:"schema".checkpoint_lock_key(p_user_id, p_thread_id));
   if exists (select from :"schema".checkpoint_tombstones t
               where t.user_id = p_user_id and t.thread_id = p_thread_id and t.deleted_through >= p_id)
@@ -238,6 +252,7 @@ drop function :"schema".checkpoint_parts(text, text, uuid[]);
 drop function :"schema".put_checkpoint_writes(text, text, text, text, text, text, int[], text[], text[], int[], text[], bytea[]);
 drop function :"schema".put_checkpoint(text, text, text, text, text, int, text[], uuid[], text, int, text, bytea,
   timestamptz, uuid[], text[], int[], text[], bytea[], int[], uuid[], uuid[], int);
+drop function :"schema".require_read_committed();
 drop function :"schema".checkpoint_lock_key(text, text);
 drop table :"schema".checkpoint_tombstones;
 drop table :"schema".checkpoint_writes;

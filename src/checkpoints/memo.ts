@@ -115,7 +115,9 @@ function isUnchanged(object: object, { own, nested }: Picture, look: Look): bool
     if (key !== own[2 * i] || !Object.is((object as Record<string, unknown>)[key], own[2 * i + 1]))
       return false
   }
-  if (look === 'own' || nested === undefined) return true
+  if (look === 'own') return true
+  // too much to remember: whoever wants to be sure writes it again
+  if (nested === undefined) return false
   let at: number = 0
   for (let i = 1; i < own.length; i += 2) {
     at = compareNested(own[i], nested, at)

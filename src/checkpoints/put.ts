@@ -62,7 +62,7 @@ export async function encodeWrites(
 ): Promise<WriteRow[]> {
   const rows = await Promise.all(
     writes.map(async ([channel, value], i): Promise<WriteRow> => {
-      const idx = WRITES_IDX_MAP[channel] ?? i
+      const idx = Object.hasOwn(WRITES_IDX_MAP, channel) ? (WRITES_IDX_MAP[channel] as number) : i
       const { type, data } = await dump(serde, value, `writes.${i} (${channel})`)
       const isText = stock && type === 'json'
       return {

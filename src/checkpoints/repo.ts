@@ -96,7 +96,7 @@ export type Found = StoredCheckpoint & {
   writes: StoredWrite[]
   /** Of a checkpoint of an old format: what its parent sent. */
   sends: StoredWrite[]
-  /** How many checkpoints have this one as parent; asked for only by {@link readNewest}. */
+  /** How many checkpoints have this one as parent; 0 unless it was asked for. */
   children: number
 }
 

@@ -51,6 +51,16 @@ for (const engine of engines) {
       ])
     })
 
+    test('a write to a channel with the name of a method of every object has a place of its own', async () => {
+      const saver = newSaver()
+      const config = await put(saver, at('t'), {})
+      const channels = ['a', 'constructor', 'toString', '__proto__', 'z']
+      const writes = channels.map((channel, i): [string, number] => [channel, i])
+      await saver.putWrites(config, writes, 'task')
+      const expected = writes.map(([channel, value]) => ['task', channel, value])
+      expect((await saver.getTuple(config))?.pendingWrites).toEqual(expected)
+    })
+
     test('what was changed in place after a put is stored with its new value', async () => {
       const saver = newSaver()
       const list = [
@@ -76,6 +86,17 @@ for (const engine of engines) {
       const then = (await valuesOf(fresh, first)) as { list: unknown[]; state: unknown }
       expect(then.list.slice(0, 200)).toEqual(before)
       expect(then.state).toEqual({ items: [long(1)], deep: { n: 1 } })
+    })
+
+    test('so it is in an element that is too large to be remembered whole', async () => {
+      const saver = newSaver()
+      const embedding = Array.from({ length: 5_000 }, (_, i) => i)
+      const list = [{ id: 'large', embedding, deep: { n: { of: 1 } } }]
+      const first = await put(saver, at('t'), { list })
+      const [item] = list as [(typeof list)[0]]
+      item.deep.n.of = 2
+      const second = await put(saver, first, { list })
+      expect(await valuesOf(sameUser(), second)).toEqual({ list })
     })
 
     test('objects that were read are not sent again when they are stored', async () => {
@@ -163,6 +184,11 @@ for (const engine of engines) {
         ['metadata', () => put(saver, good, {}, { n: 5n })],
         ['checkpoint.v', () => saver.put(good, checkpointOf({}, { v: 5 }), META, {})],
         ['checkpoint.id', () => saver.put(good, checkpointOf({}, { id: '' }), META, {})],
+        // longer than an index takes
+        ['configurable.thread_id', () => put(saver, at('t'.repeat(10_000)), {})],
+        ['configurable.checkpoint_ns', () => put(saver, at('t', undefined, 'n'.repeat(2_400)), {})],
+        ['checkpoint.id', () => saver.put(good, checkpointOf({}, { id: 'é'.repeat(1_200) }), META, {})],
+        ['task id', () => saver.putWrites(at('t', '1'), [['a', 1]], 'x'.repeat(2_400))],
       ]
       for (const [field, call] of cases) {
         await expect(call(), field).rejects.toMatchObject({ code: 'invalid_input', details: { field } })

@@ -21,7 +21,15 @@ import type { Memo } from './memo.ts'
 import { encodeCheckpoint, encodeWrites, type PutInput } from './put.ts'
 import * as repo from './repo.ts'
 import { dumpFilter } from './rows.ts'
-import { invalid, type Place, readPlace, readUser, requireText, requireThread } from './run-config.ts'
+import {
+  invalid,
+  type Place,
+  readPlace,
+  readUser,
+  requireRoom,
+  requireText,
+  requireThread,
+} from './run-config.ts'
 import { isStock } from './serde.ts'
 import { createShared, type Shared } from './shared.ts'
 import { type ConfigOf, requireFormat, toHistories, toTuple } from './tuples.ts'
@@ -92,12 +100,13 @@ export class ThreadbaseSaver extends BaseCheckpointSaver {
     const place = this.#place(config)
     const { userId, threadId, ns = '', id } = place
     if (threadId === undefined) return undefined
-    const children = this.#rejects
     const query = { userId, threadId, ns, id, limit: 1 }
-    const { checkpoints, blobs } = await repo.readCheckpoints(this.#forUser(userId), query, { children })
+    const { checkpoints, blobs } = await repo.readCheckpoints(this.#forUser(userId), query, {
+      children: this.#rejects,
+    })
     const [found] = checkpoints
     if (found === undefined) return undefined
-    if (children) this.#shared.children.keep({ userId, threadId, ns, id: found.id }, found.children)
+    this.#seeChildren(userId, found)
     const decoder = { ...this.#decoder(userId), memo: this.#memoOf(userId) }
     const tuple = await toTuple(found, { blobs, decoder, configOf: this.#configOf(config) })
     this.#knownOf(userId, threadId).add(blobs.keys())
@@ -123,9 +132,17 @@ export class ThreadbaseSaver extends BaseCheckpointSaver {
     let after: repo.Query['after']
     while (left > 0) {
       const size = Math.min(page, left)
-      const read = await repo.readCheckpoints(this.#forUser(userId), { ...query, after, limit: size })
+      const children = this.#rejects
+      const read = await repo.readCheckpoints(
+        this.#forUser(userId),
+        { ...query, after, limit: size },
+        { children },
+      )
       const reading = { blobs: read.blobs, decoder, configOf }
-      for (const found of read.checkpoints) yield await toTuple(found, reading)
+      for (const found of read.checkpoints) {
+        this.#seeChildren(userId, found)
+        yield await toTuple(found, reading)
+      }
       const last = read.checkpoints.at(-1)
       if (last === undefined || read.checkpoints.length < size) return
       after = { id: last.id, ns: last.ns, threadId: last.threadId }
@@ -148,6 +165,7 @@ export class ThreadbaseSaver extends BaseCheckpointSaver {
     const place = this.#place(config)
     const id = requireText(checkpoint.id, 'checkpoint.id')
     const key = { userId: place.userId, threadId: requireThread(place), ns: place.ns ?? '', id }
+    requireRoom({ ...roomOf(key), 'checkpoint.id': id })
     requireFormat(checkpoint.v)
     const changed = new Set(Object.keys(newVersions))
     const input = { key, parentId: place.id, checkpoint, metadata, changed }
@@ -160,7 +178,6 @@ export class ThreadbaseSaver extends BaseCheckpointSaver {
     }
     if (outcome === 'conflict') throw behind(key.threadId, place.id)
     if (outcome === 'replaced') await this.#upkeep.sweep(key.userId, key.threadId)
-    else this.#seeOwn(key, place.id)
     return this.#configOf(config)(key.threadId, key.ns, id)
   }
 
@@ -190,6 +207,11 @@ export class ThreadbaseSaver extends BaseCheckpointSaver {
     if (id === undefined) throw invalid('configurable.checkpoint_id is missing', 'configurable.checkpoint_id')
     requireText(taskId, 'task id')
     requireText(taskPath, 'task path', true)
+    requireRoom({
+      ...roomOf({ userId, threadId, ns }),
+      'configurable.checkpoint_id': id,
+      'task id': taskId,
+    })
     const rows = await encodeWrites(this.#decoder(userId), { ns, id, taskId }, writes)
     if (rows.length === 0) return
     await repo.putWrites(
@@ -281,12 +303,9 @@ export class ThreadbaseSaver extends BaseCheckpointSaver {
     return this.#shared.memoOf(this.#shared.codecOf(userId), this.serde, this.#stock)
   }
 
-  #seeOwn({ userId, threadId, ns, id }: repo.CheckpointKey, parentId: string | undefined): void {
-    if (!this.#rejects) return
-    const { children } = this.#shared
-    const parent = { userId, threadId, ns, id: parentId }
-    children.keep(parent, children.find(parent) + 1)
-    children.keep({ userId, threadId, ns, id }, 0)
+  /** Who goes on from a checkpoint has read it, by itself or in a list. */
+  #seeChildren(userId: string, { threadId, ns, id, children }: repo.Found): void {
+    if (this.#rejects) this.#shared.children.keep({ userId, threadId, ns, id }, children)
   }
 
   /** With the user where the config named one, so that the config of an answer can be used as it is. */
@@ -304,6 +323,12 @@ type UserOption = {
   /** Where the checkpointer is nobody's. */
   userId?: string
 }
+
+const roomOf = ({ userId, threadId, ns }: Omit<repo.CheckpointKey, 'id'>) => ({
+  'configurable.user_id': userId,
+  'configurable.thread_id': threadId,
+  'configurable.checkpoint_ns': ns,
+})
 
 function behind(threadId: string, parentId: string | undefined): ThreadbaseError {
   const message = `thread ${threadId} went on from checkpoint ${parentId ?? '(none)'} since it was read: read it again`

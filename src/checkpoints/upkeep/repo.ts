@@ -4,10 +4,16 @@ import { type Db, t } from '../../db/schema.ts'
 
 const mine = (userId: string, threadId: string) => sql`user_id = ${userId} and thread_id = ${threadId}`
 
-/** Keeps every put of the thread out until the transaction ends. */
+/**
+ * Keeps every put of the thread out until the transaction ends. What is done to all of a thread then joins by hashing:
+ * the planner expects a few rows of a thread, and would compare each of thousands with each. Where single rows are to be
+ * looked up, a `lateral` with a limit says so.
+ */
 export async function lockThread(tx: Db, userId: string, threadId: string): Promise<void> {
   await sql`/* checkpoints.lock */
-    select pg_advisory_xact_lock(${t.checkpointLockKey}(${userId}, ${threadId}))`.execute(tx)
+    select pg_advisory_xact_lock(${t.checkpointLockKey}(${userId}, ${threadId})),
+           set_config('enable_nestloop', 'off', true), set_config('enable_mergejoin', 'off', true),
+           set_config('jit', 'off', true)`.execute(tx)
 }
 
 /** Two threads, in one order whichever is which. */
@@ -91,8 +97,10 @@ export async function removeHidden(tx: Db, userId: string, threadId: string): Pr
          and k.parent_id is not null and d.channel <> all (k.channels)
       union
       select n.ns, p.parent_id, n.channel
-        from need n join ${t.checkpoints} p
-          on p.user_id = ${userId} and p.thread_id = ${threadId} and p.checkpoint_ns = n.ns and p.checkpoint_id = n.id
+        from need n, lateral (
+               select c.parent_id, c.channels from ${t.checkpoints} c
+                where c.user_id = ${userId} and c.thread_id = ${threadId}
+                  and c.checkpoint_ns = n.ns and c.checkpoint_id = n.id limit 1) p
        where p.parent_id is not null and n.channel <> all (p.channels)
     ), sent as (
       select k.checkpoint_ns as ns, k.parent_id as id, '__pregel_tasks' as channel
@@ -106,11 +114,12 @@ export async function removeHidden(tx: Db, userId: string, threadId: string): Pr
          and not exists (select from needed n where n.ns = c.checkpoint_ns and n.id = c.checkpoint_id)
     ), trimmed as (
       update ${t.checkpoints} c
-         set roots = array(select case when exists (select from needed n where n.ns = c.checkpoint_ns
-                                                       and n.id = c.checkpoint_id and n.channel = u.channel) then u.root end
+         set roots = array(select case when u.channel = any (n.channels) then u.root end
                              from unnest(c.channels, c.roots) with ordinality as u (channel, root, n) order by u.n)
-       where ${mine(userId, threadId)} and hidden
-         and exists (select from needed n where n.ns = c.checkpoint_ns and n.id = c.checkpoint_id)
+        from (select ns, id, array_agg(channel) as channels from needed group by 1, 2) n
+       where ${mine(userId, threadId)} and hidden and c.checkpoint_ns = n.ns and c.checkpoint_id = n.id
+         and exists (select from unnest(c.channels, c.roots) as u (channel, root)
+                      where u.root is not null and u.channel <> all (n.channels))
     ), writes as (
       delete from ${t.checkpointWrites} w
        using ${t.checkpoints} c
@@ -140,8 +149,10 @@ export async function sweepBlobs(tx: Db, userId: string, threadId: string): Prom
       select r.hash from ${t.checkpoints} c, unnest(c.roots) r (hash) where ${mine(userId, threadId)} and r.hash is not null
       union
       select r.hash
-        from live join ${t.checkpointBlobs} b
-          on b.user_id = ${userId} and b.thread_id = ${threadId} and b.hash = live.hash, unnest(b.refs) r (hash)
+        from live, lateral (
+               select c.refs from ${t.checkpointBlobs} c
+                where c.user_id = ${userId} and c.thread_id = ${threadId} and c.hash = live.hash limit 1) b,
+             unnest(b.refs) r (hash)
     )
     delete from ${t.checkpointBlobs} b
      where ${mine(userId, threadId)} and not exists (select from live where live.hash = b.hash)`.execute(tx)

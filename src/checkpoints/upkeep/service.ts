@@ -41,6 +41,8 @@ const CURSOR = 'checkpoint threads'
 const MAX_LIMIT = 1_000
 // a write that is on its way arrives within a statement's time, or never
 const TOMBSTONE_S = 3_600
+// what was stored while it waited for the lock must be seen, whatever the default of the database
+const ISOLATION = 'read committed'
 
 /** What is done to whole threads. Each thread is one transaction, with every put of it kept waiting. */
 export function createUpkeep(database: Pick<Database, 'forUser'>) {
@@ -48,6 +50,7 @@ export function createUpkeep(database: Pick<Database, 'forUser'>) {
     database
       .forUser(userId)
       .transaction()
+      .setIsolationLevel(ISOLATION)
       .execute(async (tx) => {
         await repo.lockThread(tx, userId, threadId)
         return act(tx)
@@ -99,6 +102,7 @@ export function createUpkeep(database: Pick<Database, 'forUser'>) {
       const { copied, taken } = await database
         .forUser(userId)
         .transaction()
+        .setIsolationLevel(ISOLATION)
         .execute(async (tx) => {
           await repo.lockThreads(tx, userId, [source, target])
           return repo.copyThread(tx, userId, source, target)
