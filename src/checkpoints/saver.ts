@@ -63,7 +63,7 @@ const NOTHING_READ = { checkpoints: [], blobs: new Map() }
  * What a run changes in place after a put is noticed when a field of an element was replaced; a change deeper inside
  * only in the last 64 elements of a list, and in the values of channels that the run says it changed.
  */
-export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
+export class ThreadbaseSaver extends BaseCheckpointSaver {
   readonly #forUser: Database['forUser']
   readonly #options: SaverOptions
   readonly #stock: boolean
@@ -79,9 +79,12 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     this.#upkeep = createUpkeep(database)
   }
 
-  /** Greater than the one before it, and never given twice: two branches share none. */
-  override getNextVersion(current: string | number | undefined): string | number {
-    return nextVersion(current)
+  /**
+   * Greater than the one before it, and never given twice: two branches share none. Mostly a text, though LangGraph types
+   * a graph's checkpointer as one of numbers: it compares either, and computes with none.
+   */
+  override getNextVersion(current: string | number | undefined): number {
+    return nextVersion(current) as string | number as number
   }
 
   /** Undefined when there is none, or the config names no thread. @throws invalid_input, unavailable */

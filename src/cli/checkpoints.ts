@@ -2,6 +2,7 @@ import { Command } from 'commander'
 import type { AdoptReport } from '../checkpoints/service.ts'
 import type { Config } from '../config.ts'
 import { ThreadbaseError } from '../core/errors.ts'
+import { threadCommands } from './checkpoint-threads.ts'
 import type { CliContext } from './context.ts'
 import { formatCount, untilInterrupted } from './interrupt.ts'
 import { createProgress } from './progress.ts'
@@ -19,7 +20,9 @@ stock tables have them.`
 
 /** `threadbase checkpoints …`: LangGraph's state. */
 export function checkpointsCommand(cli: CliContext): Command {
-  const checkpoints = new Command('checkpoints').description("take over LangGraph's state")
+  const checkpoints = new Command('checkpoints').description(
+    "LangGraph's state: take it over, look at it, thin it out",
+  )
   checkpoints
     .command('adopt')
     .description("take over what LangGraph's own checkpointer and store keep in the same PostgreSQL database")
@@ -30,6 +33,7 @@ export function checkpointsCommand(cli: CliContext): Command {
     .option('--json', 'print the result as JSON')
     .addHelpText('after', HELP)
     .action((options: Options) => adopt(cli, options))
+  for (const command of threadCommands(cli)) checkpoints.addCommand(command)
   return checkpoints
 }
 

@@ -160,6 +160,16 @@ export async function listThreadIds(db: Db, userId: string, runIds?: string[]): 
   return rows.map(({ id }) => id)
 }
 
+/** The first user after one who has checkpoints. Undefined: there is none. For operators: it sees all users. */
+export async function nextUser(db: Db, after: string): Promise<string | undefined> {
+  const { rows } = await sql<{ id: string }>`
+    /* checkpoints.next_user */
+    select user_id as id from ${t.checkpoints} where user_id > ${after} and not hidden order by user_id limit 1`.execute(
+    db,
+  )
+  return rows[0]?.id
+}
+
 export type ThreadRow = { threadId: string; checkpointId: string; updatedAt: Date }
 
 /** By id, each with its newest checkpoint: one step along the index a thread, however many checkpoints there are. */

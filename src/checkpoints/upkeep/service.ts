@@ -26,6 +26,15 @@ export type StateThread = {
   updatedAt: Date
 }
 
+/** Every user who has checkpoints, by id: for operators. */
+export async function* listStateUsers({ db }: Pick<Database, 'db'>): AsyncGenerator<string> {
+  let user: string | undefined = ''
+  while (user !== undefined) {
+    user = await repo.nextUser(db, user)
+    if (user !== undefined) yield user
+  }
+}
+
 export type Upkeep = ReturnType<typeof createUpkeep>
 
 const CURSOR = 'checkpoint threads'
