@@ -6,8 +6,6 @@ import { prepare } from './values/repo.ts'
 /** The tables of a stock checkpointer. */
 export type Peer = {
   schema: string
-  /** The newest migration it has applied; null when it says none. */
-  version: number | null
   /** Whether its writes have the column `task_path`. */
   hasTaskPath: boolean
 }
@@ -40,6 +38,12 @@ export async function countCheckpoints(db: Db, { schema }: Peer): Promise<number
   const { rows } = await sql<{ n: string }>`
     /* adopt.count */ select count(*)::text as n from ${tableOf(schema, 'checkpoints')}`.execute(db)
   return Number(rows[0]?.n)
+}
+
+/** For the transaction: every lookup is by key, and tables that are being filled have no statistics that say so. */
+export async function preferKeys(tx: Db): Promise<void> {
+  await sql`/* adopt.settings */
+    select set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)`.execute(tx)
 }
 
 export type PeerThread = {

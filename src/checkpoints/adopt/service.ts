@@ -74,8 +74,10 @@ const GROUP_THREADS = 100
  * Takes over what LangGraph's own checkpointer and store for PostgreSQL keep in a schema of the same database, for one
  * user. The peer's tables are read and not changed. What is here stays as it is; again, what is new there is taken.
  *
- * The rows go from table to table by SQL alone: a thread of a thousand steps is half a gigabyte of lists there, of which
- * a megabyte is left here. So nothing is compressed or encrypted by this process, only by PostgreSQL.
+ * The rows go from table to table by SQL alone, not through this process and its encoder: a thread of a thousand steps
+ * is half a gigabyte of whole lists there, of which three megabytes of elements and nodes are left here. The price is
+ * that the splitting is written a second time, in values/repo.ts, and that nothing is encrypted or compressed but by
+ * PostgreSQL.
  * @throws not_found without such tables; invalid_input for a schema or tables that cannot be meant
  */
 export async function adoptCheckpoints(
@@ -154,7 +156,7 @@ async function findPeer(database: Database, schema: string, warnings: string[]):
     )
   }
   const hasTaskPath = columns.get('checkpoint_writes')?.has('task_path') ?? false
-  const tables = { schema, version, hasTaskPath }
+  const tables = { schema, hasTaskPath }
   return {
     tables,
     checkpoints: hasCheckpoints ? await repo.countCheckpoints(db, tables) : 0,
@@ -176,6 +178,18 @@ type Work = {
   advance(by: number): void
 }
 
+function listPage(
+  db: Database['db'],
+  peer: repo.Peer,
+  userId: string,
+  after: string,
+): Promise<repo.PeerThread[]> {
+  return db.transaction().execute(async (tx) => {
+    await repo.preferKeys(tx)
+    return repo.listThreads(tx, peer, userId, after, THREADS_A_PAGE)
+  })
+}
+
 /** Threads with something to take, as many as one transaction should. */
 async function* groupThreads({
   database,
@@ -188,7 +202,7 @@ async function* groupThreads({
   let bytes = 0
   let after: string | undefined = ''
   while (after !== undefined) {
-    const page: repo.PeerThread[] = await repo.listThreads(database.db, peer, userId, after, THREADS_A_PAGE)
+    const page: repo.PeerThread[] = await listPage(database.db, peer, userId, after)
     for (const thread of page) {
       report.known += thread.checkpoints - thread.fresh - thread.removed
       report.deleted += thread.removed
@@ -225,6 +239,7 @@ async function adoptGroup(work: Work, group: repo.PeerThread[]): Promise<void> {
     return
   }
   const taken = await database.db.transaction().execute(async (tx) => {
+    await repo.preferKeys(tx)
     await lockThreads(tx, userId, ids)
     const { checkpoints, batches } = await repo.begin(tx, peer, userId, ids, BATCH_BYTES)
     for (let batch = 0; batch < batches; batch++) {
