@@ -84,8 +84,10 @@ export async function hideCheckpoints(
  * Removes hidden checkpoints, except those that a visible one is read through: the ancestors of one whose DeltaChannels
  * (`counters_since_delta_snapshot`) have no value in it, up to where they have one; of these only that value and the
  * writes to these channels stay. Likewise what the parent of one of an old format sent. Returns how many writes went.
+ *
+ * Writes of no checkpoint go, too, once a later checkpoint is older than `lateS` seconds: theirs will not come any more.
  */
-export async function removeHidden(tx: Db, userId: string, threadId: string): Promise<number> {
+export async function removeHidden(tx: Db, userId: string, threadId: string, lateS: number): Promise<number> {
   const { rows } = await sql<{ writes: number }>`
     /* checkpoints.remove_hidden */
     with recursive need (ns, id, channel) as (
@@ -129,6 +131,15 @@ export async function removeHidden(tx: Db, userId: string, threadId: string): Pr
          and not exists (select from needed n where n.ns = w.checkpoint_ns and n.id = w.checkpoint_id
                             and n.channel = w.channel)
       returning 1
+    ), lost as (
+      delete from ${t.checkpointWrites} w
+       where w.user_id = ${userId} and w.thread_id = ${threadId}
+         and w.checkpoint_id < (select max(checkpoint_id) from ${t.checkpoints}
+                                 where ${mine(userId, threadId)} and created_at < now() - make_interval(secs => ${lateS}))
+         and not exists (select from ${t.checkpoints} c
+                          where c.user_id = ${userId} and c.thread_id = ${threadId}
+                            and c.checkpoint_ns = w.checkpoint_ns and c.checkpoint_id = w.checkpoint_id)
+      returning 1
     ), tombstone as (
       insert into ${t.checkpointTombstones} as tomb (user_id, thread_id, deleted_through)
       select ${userId}, ${threadId}, max(checkpoint_id) from ${t.checkpoints}
@@ -137,7 +148,7 @@ export async function removeHidden(tx: Db, userId: string, threadId: string): Pr
           on conflict (user_id, thread_id) do update
              set deleted_through = greatest(tomb.deleted_through, excluded.deleted_through), deleted_at = greatest(tomb.deleted_at, now())
     )
-    select count(*)::int as writes from writes`.execute(tx)
+    select count(*)::int as writes from (select from writes union all select from lost) w`.execute(tx)
   return rows[0]?.writes ?? 0
 }
 

@@ -61,7 +61,7 @@ export function createUpkeep(database: Pick<Database, 'forUser'>) {
     for (const threadId of threadIds) {
       await alone(userId, threadId, async (tx) => {
         removed.checkpoints += await repo.hideCheckpoints(tx, userId, threadId, doomed)
-        removed.writes += await repo.removeHidden(tx, userId, threadId)
+        removed.writes += await repo.removeHidden(tx, userId, threadId, TOMBSTONE_S)
         removed.blobs += await repo.sweepBlobs(tx, userId, threadId)
       })
     }

@@ -51,6 +51,22 @@ for (const engine of engines) {
       expect(kept).toEqual(await countRows())
     })
 
+    test('prune removes writes whose checkpoint never came, and leaves those that it may still come for', async () => {
+      const saver = newSaver()
+      // a run that was killed, or refused, between its writes and its checkpoint
+      await saver.putWrites(at('t', checkpointOf({}).id), [['x', 1]], 'task')
+      const later = checkpointOf({ list: [note(1)] }, { ts: '2020-01-01T00:00:00.000Z' })
+      const stored = (await saver.put(at('t'), later, META, { list: 1 })) as Config
+      await saver.putWrites(stored, [['x', 2]], 'task')
+      const coming = checkpointOf({ list: [note(1)] })
+      await saver.putWrites(at('t', coming.id), [['x', 3]], 'task')
+      expect(await saver.prune()).toEqual({ checkpoints: 0, writes: 1, blobs: 0 })
+      expect(await countRows()).toMatchObject({ checkpoints: 1, writes: 2 })
+      const next = await saver.put(stored, coming, META, { list: 1 })
+      expect((await saver.getTuple(next))?.pendingWrites).toEqual([['task', 'x', 3]])
+      expect((await saver.getTuple(stored))?.pendingWrites).toEqual([['task', 'x', 2]])
+    })
+
     test('prune by age, of chosen threads, to nothing', async () => {
       const saver = newSaver()
       const old = checkpointOf({ list: [note(1)] }, { ts: '2020-01-01T00:00:00.000Z' })
