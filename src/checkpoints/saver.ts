@@ -5,30 +5,26 @@ import {
   type Checkpoint,
   type CheckpointListOptions,
   type CheckpointMetadata,
-  type CheckpointPendingWrite,
   type CheckpointTuple,
-  compareWritesSortKeys,
   type DeltaChannelHistory,
-  maxChannelVersion,
   type PendingWrite,
   type SerializerProtocol,
-  TASKS,
-  WRITES_IDX_MAP,
-  writesSortKey,
 } from '@langchain/langgraph-checkpoint'
 import { ThreadbaseError } from '../core/errors.ts'
 import type { Page } from '../core/pages.ts'
 import type { Database } from '../db/database.ts'
 import type { EncryptionOptions } from './codec.ts'
-import { type Decoder, readCheckpoint, readMetadata, recordPlace, writePlace } from './decode.ts'
-import { type Encoder, planCheckpoint } from './encode.ts'
+import type { Decoder } from './decode.ts'
+import type { Encoder } from './encode.ts'
 import { type Known, NOTHING_KNOWN } from './known.ts'
 import type { Memo } from './memo.ts'
+import { encodeCheckpoint, encodeWrites, type PutInput } from './put.ts'
 import * as repo from './repo.ts'
-import { dumpFilter, dumpMetadata, toBlobRows, toTime } from './rows.ts'
+import { dumpFilter } from './rows.ts'
 import { invalid, type Place, readPlace, readUser, requireText, requireThread } from './run-config.ts'
-import { dump, isStock, load } from './serde.ts'
+import { isStock } from './serde.ts'
 import { createShared, type Shared } from './shared.ts'
+import { type ConfigOf, requireFormat, toHistories, toTuple } from './tuples.ts'
 import {
   createUpkeep,
   type PruneOptions,
@@ -54,11 +50,10 @@ export type SaverOptions = {
   concurrency?: 'reject' | 'last-write-wins'
 }
 
-const NEWEST_FORMAT = 4
-const PENDING_SENDS_MOVED = 4
 const FIRST_PAGE = 10
 const MAX_PAGE = 100
 const PAGE_BYTES = 8_000_000
+const NOTHING_READ = { checkpoints: [], blobs: new Map() }
 
 /**
  * LangGraph's checkpointer on Threadbase's database. Checkpoints are kept by user, thread and namespace; the user is
@@ -98,11 +93,8 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     const [found] = checkpoints
     if (found === undefined) return undefined
     if (children) this.#shared.children.keep({ userId, threadId, ns, id: found.id }, found.children)
-    const tuple = await this.#toTuple(found, {
-      blobs,
-      config,
-      decoder: { ...this.#decoder(userId), memo: this.#memoOf(userId) },
-    })
+    const decoder = { ...this.#decoder(userId), memo: this.#memoOf(userId) }
+    const tuple = await toTuple(found, { blobs, decoder, configOf: this.#configOf(config) })
     this.#knownOf(userId, threadId).add(blobs.keys())
     return tuple
   }
@@ -119,14 +111,16 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     const { limit, before, filter } = options
     const beforeId = before === undefined ? undefined : this.#place(before).id
     const query = { userId, threadId, ns, id, beforeId, ...(await dumpFilter(filter)) }
+    const decoder = this.#decoder(userId)
+    const configOf = this.#configOf(config)
     let left = limit ?? Number.POSITIVE_INFINITY
     let page = FIRST_PAGE
     let after: repo.Query['after']
     while (left > 0) {
       const size = Math.min(page, left)
       const read = await repo.readCheckpoints(this.#forUser(userId), { ...query, after, limit: size })
-      const reading = { blobs: read.blobs, config, decoder: this.#decoder(userId) }
-      for (const found of read.checkpoints) yield await this.#toTuple(found, reading)
+      const reading = { blobs: read.blobs, decoder, configOf }
+      for (const found of read.checkpoints) yield await toTuple(found, reading)
       const last = read.checkpoints.at(-1)
       if (last === undefined || read.checkpoints.length < size) return
       after = { id: last.id, ns: last.ns, threadId: last.threadId }
@@ -150,13 +144,8 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     const id = requireText(checkpoint.id, 'checkpoint.id')
     const key = { userId: place.userId, threadId: requireThread(place), ns: place.ns ?? '', id }
     requireFormat(checkpoint.v)
-    const input = {
-      key,
-      parentId: place.id,
-      checkpoint,
-      metadata,
-      changed: new Set(Object.keys(newVersions)),
-    }
+    const changed = new Set(Object.keys(newVersions))
+    const input = { key, parentId: place.id, checkpoint, metadata, changed }
     const known = this.#knownOf(key.userId, key.threadId)
     let outcome = await this.#store(input, known)
     if (outcome === 'missing') {
@@ -167,39 +156,19 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     if (outcome === 'conflict') throw behind(key.threadId, place.id)
     if (outcome === 'replaced') await this.#upkeep.sweep(key.userId, key.threadId)
     else this.#seeOwn(key, place.id)
-    return this.#configOf(config, key.threadId, key.ns, id)
+    return this.#configOf(config)(key.threadId, key.ns, id)
   }
 
-  async #store(
-    { key, parentId, checkpoint, metadata, changed }: PutInput,
-    known: Known,
-  ): Promise<repo.PutOutcome> {
-    const { userId, threadId, ns, id } = key
-    const encoder = this.#encoder(userId, known)
-    const values = checkpoint.channel_values ?? {}
-    const channels = Object.keys(values).filter(
-      (name) => values[name] !== undefined && (parentId !== undefined || changed.has(name)),
-    )
-    for (const name of channels) requireText(name, 'a name in channel_values', true)
-    const [plan, metadataText] = await Promise.all([
-      planCheckpoint(encoder, { ...checkpoint, channel_values: values }, channels, changed),
-      dumpMetadata(metadata),
-    ])
-    const row: repo.CheckpointRow = {
-      ...key,
-      parentId: parentId ?? null,
-      v: checkpoint.v,
-      channels: plan.channels,
-      roots: plan.roots,
-      metadata: metadataText,
-      record: encoder.codec.encode(Buffer.from(plan.record), true, recordPlace(ns, id)),
-      createdAt: toTime(checkpoint.ts),
-    }
+  async #store(input: PutInput, known: Known): Promise<repo.PutOutcome> {
+    const { key, parentId } = input
+    const { userId, threadId, ns } = key
+    const { row, blobs, expected } = await encodeCheckpoint(this.#encoder(userId, known), input)
     const parent = { userId, threadId, ns, id: parentId }
     const children = this.#rejects ? this.#shared.children.find(parent) : null
-    const blobs = toBlobRows(plan.blobs, encoder.codec)
-    const outcome = await repo.putCheckpoint(this.#forUser(userId), row, blobs, plan.expected, children)
-    if (outcome === 'stored' || outcome === 'replaced') this.#knownOf(userId, threadId).add(plan.blobs.keys())
+    const outcome = await repo.putCheckpoint(this.#forUser(userId), row, blobs, expected, children)
+    if (outcome === 'stored' || outcome === 'replaced') {
+      this.#knownOf(userId, threadId).add(blobs.map(({ hash }) => hash))
+    }
     return outcome
   }
 
@@ -216,28 +185,13 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     if (id === undefined) throw invalid('configurable.checkpoint_id is missing', 'configurable.checkpoint_id')
     requireText(taskId, 'task id')
     requireText(taskPath, 'task path', true)
-    const codec = this.#shared.codecOf(userId)
-    const rows = await Promise.all(
-      writes.map(async ([channel, value], i): Promise<repo.WriteRow> => {
-        const idx = WRITES_IDX_MAP[channel] ?? i
-        const { type, data } = await dump(this.serde, value, `writes.${i} (${channel})`)
-        const isText = this.#stock && type === 'json'
-        return {
-          idx,
-          channel: requireText(channel, 'channel of a write'),
-          type,
-          coded: codec.encode(data, isText, writePlace(ns, id, taskId, idx)),
-        }
-      }),
-    )
-    // of several errors or interrupts in one call the last counts, as it would in several calls
-    const last = new Map(rows.map((row) => [row.idx, row]))
-    if (last.size === 0) return
+    const rows = await encodeWrites(this.#decoder(userId), { ns, id, taskId }, writes)
+    if (rows.length === 0) return
     await repo.putWrites(
       this.#forUser(userId),
       { userId, threadId, ns, id },
       { id: taskId, path: taskPath },
-      [...last.values()],
+      rows,
     )
   }
 
@@ -248,26 +202,10 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
   }): Promise<Record<string, DeltaChannelHistory>> {
     const { userId, threadId, ns = '', id } = this.#place(options.config)
     const channels = [...new Set(options.channels)]
-    const histories = new Map(channels.map((name): [string, DeltaChannelHistory] => [name, { writes: [] }]))
-    if (threadId === undefined || channels.length === 0) return Object.fromEntries(histories)
     const decoder = this.#decoder(userId)
+    if (threadId === undefined || channels.length === 0) return toHistories(NOTHING_READ, channels, decoder)
     const query = { userId, threadId, ns, id, channels }
-    const { checkpoints, blobs } = await repo.readPath(this.#forUser(userId), query)
-    const open = new Set(channels)
-    // the nearest ancestor comes first, the oldest write is wanted first
-    for (const found of checkpoints) {
-      for (const write of (await this.#readWrites(found.writes, decoder)).reverse()) {
-        histories.get(write[1])?.writes.push(write)
-      }
-      if (found.text === null && found.data === null) continue
-      const { channel_values } = await readCheckpoint(decoder, found, blobs, open)
-      for (const [name, seed] of Object.entries(channel_values)) {
-        const history = histories.get(name)
-        if (open.delete(name) && history !== undefined) history.seed = seed
-      }
-    }
-    for (const { writes } of histories.values()) writes.reverse()
-    return Object.fromEntries(histories)
+    return toHistories(await repo.readPath(this.#forUser(userId), query), channels, decoder)
   }
 
   /** Removes all of a thread. Writes to its checkpoints that come later are dropped. */
@@ -350,72 +288,18 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
   }
 
   /** With the user where the config named one, so that the config of an answer can be used as it is. */
-  #configOf(config: RunnableConfig, threadId: string, ns: string, id: string): RunnableConfig {
+  #configOf(config: RunnableConfig): ConfigOf {
     const userId = this.#options.userId === undefined ? config?.configurable?.user_id : undefined
     const user = userId === undefined ? {} : { user_id: userId }
-    return { configurable: { ...user, thread_id: threadId, checkpoint_ns: ns, checkpoint_id: id } }
-  }
-
-  async #toTuple(found: repo.Found, { blobs, decoder, config }: Reading): Promise<CheckpointTuple> {
-    const { threadId, ns, id, parentId } = found
-    requireFormat(found.v)
-    const [checkpoint, metadata, pendingWrites, sends] = await Promise.all([
-      readCheckpoint(decoder, found, blobs),
-      readMetadata(found.metadata),
-      this.#readWrites(found.writes, decoder),
-      this.#readWrites(found.sends, decoder),
-    ])
-    if (found.v < PENDING_SENDS_MOVED && parentId !== null) this.#addSends(checkpoint, sends)
-    const tuple: CheckpointTuple = {
-      config: this.#configOf(config, threadId, ns, id),
-      checkpoint,
-      metadata,
-      pendingWrites,
-    }
-    if (parentId !== null) tuple.parentConfig = this.#configOf(config, threadId, ns, parentId)
-    return tuple
-  }
-
-  /** Before format 4 what a step sent was kept with its checkpoint's writes, and is now a channel of the next. */
-  #addSends(checkpoint: Checkpoint, sends: CheckpointPendingWrite[]): void {
-    const versions = Object.values(checkpoint.channel_versions)
-    checkpoint.channel_values[TASKS] = sends.map(([, , value]) => value)
-    checkpoint.channel_versions[TASKS] =
-      versions.length > 0 ? maxChannelVersion(...versions) : this.getNextVersion(undefined)
-  }
-
-  async #readWrites(writes: repo.StoredWrite[], decoder: Decoder): Promise<CheckpointPendingWrite[]> {
-    const keyed = writes.map((write) => ({
-      write,
-      key: writesSortKey(write.taskPath, write.taskId, write.idx),
-    }))
-    keyed.sort((a, b) => compareWritesSortKeys(a.key, b.key))
-    return Promise.all(
-      keyed.map(async ({ write }): Promise<CheckpointPendingWrite> => {
-        const { ns, id, taskId, idx, channel, type } = write
-        const body = decoder.codec.decode(write, writePlace(ns, id, taskId, idx))
-        return [taskId, channel, await load(decoder.serde, decoder.stock, type, body)]
-      }),
-    )
+    return (threadId, ns, id) => ({
+      configurable: { ...user, thread_id: threadId, checkpoint_ns: ns, checkpoint_id: id },
+    })
   }
 }
 
 type UserOption = {
   /** Where the checkpointer is nobody's. */
   userId?: string
-}
-type Reading = { blobs: repo.Read['blobs']; decoder: Decoder; config: RunnableConfig }
-type PutInput = {
-  key: repo.CheckpointKey
-  parentId: string | undefined
-  checkpoint: Checkpoint
-  metadata: CheckpointMetadata
-  changed: ReadonlySet<string>
-}
-
-function requireFormat(v: number): void {
-  if (Number.isInteger(v) && v <= NEWEST_FORMAT) return
-  throw invalid(`checkpoint.v is ${v}; this version knows formats up to ${NEWEST_FORMAT}`, 'checkpoint.v')
 }
 
 function behind(threadId: string, parentId: string | undefined): ThreadbaseError {
