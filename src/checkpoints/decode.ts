@@ -8,7 +8,8 @@ import {
 import { decodeJsonb } from '../core/json.ts'
 import type { Address } from './address.ts'
 import type { Codec, StoredCoded } from './codec.ts'
-import { type Kind, PACK } from './encode.ts'
+import type { Kind } from './encode.ts'
+import { PACK } from './list.ts'
 import type { Memo } from './memo.ts'
 import { load, loadJson, parseText, revive, SLOW } from './serde.ts'
 import { listValues } from './tree.ts'
@@ -96,7 +97,7 @@ async function readValue(decoder: Decoder, address: Address, blob: StoredBlob): 
   const value = await load(serde, stock, blob.type as string, body)
   if (memo !== undefined && typeof value === 'object' && value !== null) {
     const picture = memo.picture(value)
-    if (picture !== undefined) memo.keep(value, picture, { stored: { address, size: body.length } })
+    if (picture !== undefined) memo.keep(value, picture, { address, size: body.length })
   } else if (memo !== undefined && typeof value === 'string')
     memo.keepText(value, { address, size: body.length })
   return value

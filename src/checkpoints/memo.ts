@@ -12,10 +12,10 @@ export type Look = 'own' | 'deep'
 
 export type Memo = {
   /** Undefined when the object is not known or no longer what it was. */
-  find(object: object, look: Look): { stored: Stored } | undefined
+  find(object: object, look: Look): Stored | undefined
   /** What the object holds now, to be kept with {@link keep}; undefined when that cannot be told from its fields. */
   picture(object: object): Picture | undefined
-  keep(object: object, picture: Picture, known: { stored: Stored }): void
+  keep(object: object, picture: Picture, stored: Stored): void
   findText(text: string): Stored | undefined
   keepText(text: string, stored: Stored): void
 }
@@ -34,7 +34,7 @@ const MAX_TEXT_CHARS = 4_000_000
  * messages below it. Objects whose content is not in their fields (Map, Date, classes) are never remembered.
  */
 export function createMemo(): Memo {
-  const objects = new WeakMap<object, { picture: Picture; known: { stored: Stored } }>()
+  const objects = new WeakMap<object, { picture: Picture; stored: Stored }>()
   let texts = new Map<string, Stored>()
   let older = new Map<string, Stored>()
   let chars = 0
@@ -50,10 +50,10 @@ export function createMemo(): Memo {
   return {
     find: (object, look) => {
       const found = objects.get(object)
-      return found !== undefined && isUnchanged(object, found.picture, look) ? found.known : undefined
+      return found !== undefined && isUnchanged(object, found.picture, look) ? found.stored : undefined
     },
     picture: takePicture,
-    keep: (object, picture, known) => void objects.set(object, { picture, known }),
+    keep: (object, picture, stored) => void objects.set(object, { picture, stored }),
     findText: (text) => {
       const young = texts.get(text)
       if (young !== undefined) return young
