@@ -39,7 +39,7 @@ create table :"schema".checkpoint_blobs (
   hash      uuid not null,
   -- what the serializer calls its form; null for a node
   type      text,
-  -- 0: UTF-8 text, 1: bytes, 2: Zstandard
+  -- 0: UTF-8 text, 1: bytes, 2: Zstandard; of a node how many levels of nodes are below it
   codec     smallint not null,
   -- with which key data is encrypted (AES-256-GCM, after the coding); null: it is not
   key_id    text,
@@ -206,29 +206,39 @@ begin
 end
 $function$;
 
--- All values and nodes below some roots, each once for every node that names it.
+-- All values and nodes below some roots, those that several nodes name perhaps more than once.
 create function :"schema".checkpoint_parts(p_user_id text, p_thread_id text, p_roots uuid[])
 returns table (hash uuid, type text, codec smallint, key_id text, data bytea, refs uuid[])
 language plpgsql stable
--- nobody can estimate a recursion: the planner would prepare for millions of rows, and compile for them
+-- each lookup is by key; tables may be new and without statistics
+set enable_seqscan = off
 set plan_cache_mode = force_generic_plan
 set jit = off
 as $function$
+declare
+  v_level uuid[] := p_roots;
+  v_values uuid[] := '{}';
+  v_nodes uuid[];
+  v_parts uuid[];
 begin
-  return query
-  with recursive part as (
-    select b.hash, b.type, b.codec, b.key_id, b.data, b.refs
-      from (select distinct r.hash from unnest(p_roots) r (hash)) top, lateral (
-             -- one lookup by key each, whatever the planner thinks of the table
-             select * from :"schema".checkpoint_blobs c
-              where c.user_id = p_user_id and c.thread_id = p_thread_id and c.hash = top.hash limit 1) b
-    union all
-    select b.hash, b.type, b.codec, b.key_id, b.data, b.refs
-      from (select distinct r.hash from part, unnest(part.refs) r (hash)) below, lateral (
-             select * from :"schema".checkpoint_blobs c
-              where c.user_id = p_user_id and c.thread_id = p_thread_id and c.hash = below.hash limit 1) b
-  )
-  select part.hash, part.type, part.codec, part.key_id, part.data, part.refs from part;
+  -- a level at a time, and all values in the end: a recursive query would carry them along, and look each of them up on
+  -- its own
+  while cardinality(v_level) > 0 loop
+    return query
+      select b.hash, b.type, b.codec, b.key_id, b.data, b.refs from :"schema".checkpoint_blobs b
+       where b.user_id = p_user_id and b.thread_id = p_thread_id and b.hash = any (v_level);
+    select array_agg(r.hash) filter (where b.codec > 0), array_agg(r.hash) filter (where b.codec = 0)
+      into v_nodes, v_parts
+      from :"schema".checkpoint_blobs b, unnest(b.refs) r (hash)
+     where b.user_id = p_user_id and b.thread_id = p_thread_id and b.hash = any (v_level) and b.refs is not null;
+    v_values := v_values || coalesce(v_parts, '{}');
+    v_level := v_nodes;
+  end loop;
+  if cardinality(v_values) > 0 then
+    return query
+      select b.hash, b.type, b.codec, b.key_id, b.data, b.refs from :"schema".checkpoint_blobs b
+       where b.user_id = p_user_id and b.thread_id = p_thread_id and b.hash = any (v_values);
+  end if;
 end
 $function$;
 

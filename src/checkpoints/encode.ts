@@ -3,8 +3,9 @@ import type { Address } from './address.ts'
 import { addressOf, type Element, type Encoder, type Reading, readValue } from './element.ts'
 import type { StoredList } from './known.ts'
 import { type Beginning, placeList, readList, type SettledList, type Sink, writeSmallList } from './list.ts'
+import type { TreeNode } from './tree.ts'
 
-export type NewBlob = { type: string; data: Uint8Array; isText: boolean } | { parts: Address[] }
+export type NewBlob = { type: string; data: Uint8Array; isText: boolean } | TreeNode
 
 /** A checkpoint ready to be stored. */
 export type Plan = {
@@ -123,7 +124,7 @@ function createSink(encoder: Encoder, { blobs }: Plan, expected: Set<Address>): 
       if (element.fresh === undefined || known.has(address)) expected.add(address)
       else blobs.set(address, { ...element.fresh, isText: stock && element.fresh.type !== 'bytes' })
     },
-    addNode: (address, parts) => void blobs.set(address, { parts }),
+    addNode: (address, node) => void blobs.set(address, node),
     expect: (address) => void expected.add(address),
   }
 }

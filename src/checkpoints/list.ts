@@ -10,7 +10,7 @@ import {
 } from './element.ts'
 import type { StoredList } from './known.ts'
 import type { Look } from './memo.ts'
-import { buildTree, cut } from './tree.ts'
+import { buildTree, cut, type TreeNode } from './tree.ts'
 
 /** The type of a value that is several small elements of a list, as JSON. */
 export const PACK = '*pack'
@@ -62,7 +62,7 @@ function countSame(
 export type Sink = {
   /** A value that is new, or known and then expected to be there. */
   addValue(element: Element): void
-  addNode(address: Address, parts: Address[]): void
+  addNode(address: Address, node: TreeNode): void
   expect(address: Address): void
 }
 
@@ -100,12 +100,12 @@ export function placeList(encoder: Encoder, { beginning, elements }: SettledList
 
   /** A node that is stored has all its parts stored: only what is new is looked into. */
   function addNode(address: Address): void {
-    const parts = nodes.get(address)
+    const node = nodes.get(address)
     if (encoder.known.has(address)) sink.expect(address)
-    else if (parts === undefined) addStored(address)
+    else if (node === undefined) addStored(address)
     else {
-      sink.addNode(address, parts)
-      for (const part of parts) addPart(part)
+      sink.addNode(address, node)
+      for (const part of node.parts) addPart(part)
     }
   }
 

@@ -6,7 +6,8 @@ import { buildTree, listValues, type Nodes, type Tree } from './tree.ts'
 const addresser = createAddresser()
 const addressFor = (n: number): Address => addresser.ofValue('json', Buffer.from(String(n)))
 const toValues = (numbers: number[]) => numbers.map(addressFor)
-const read = ({ tree, nodes }: { tree: Tree; nodes: Nodes }) => listValues(tree.root, (one) => nodes.get(one))
+const read = ({ tree, nodes }: { tree: Tree; nodes: Nodes }) =>
+  listValues(tree.root, (one) => nodes.get(one)?.parts)
 const sameTwice = (n: number) => Array.from({ length: n }, () => 7)
 
 const lists = fc.oneof(
@@ -86,7 +87,7 @@ describe('a list as a tree', () => {
           expect(grown.tree).toEqual(whole.tree)
           const nodes = new Map([...before.nodes, ...grown.nodes])
           expect(read({ tree: grown.tree, nodes })).toEqual(values)
-          for (const [address, parts] of grown.nodes) expect(whole.nodes.get(address)).toEqual(parts)
+          for (const [address, node] of grown.nodes) expect(whole.nodes.get(address)).toEqual(node)
         },
       ),
       { numRuns: 100 },
@@ -102,7 +103,7 @@ describe('a list as a tree', () => {
       if (n % 10 !== 0) continue
       const { nodes } = buildTree(values, addresser)
       let stored = 0
-      for (const [address, of] of nodes) if (!known.has(address)) stored += of.length
+      for (const [address, { parts: of }] of nodes) if (!known.has(address)) stored += of.length
       for (const address of nodes.keys()) known.add(address)
       parts.push(stored)
     }

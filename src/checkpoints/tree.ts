@@ -1,7 +1,8 @@
 import { type Address, type Addresser, lowBits } from './address.ts'
 
-/** A node names its parts in order: addresses of other nodes, or at the lowest level of values. */
-export type Nodes = Map<Address, Address[]>
+/** A node names its parts in order: addresses of other nodes, or, where `height` is 0, of values. */
+export type TreeNode = { parts: Address[]; height: number }
+export type Nodes = Map<Address, TreeNode>
 
 /** A list cut into nodes, these cut into nodes, up to the one that is the root. */
 export type Tree = { root: Address; levels: Level[] }
@@ -66,7 +67,7 @@ export function buildTree(
     for (const end of ends) {
       const parts = items.slice(from, end)
       const address = ofNode(parts)
-      nodes.set(address, parts)
+      nodes.set(address, { parts, height: levels.length })
       above.push(address)
       from = end
     }
