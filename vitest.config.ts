@@ -9,6 +9,7 @@ const ALIKE_IN_EVERY_MODE = [
   'src/db/{arrays,directory-lock,pglite,postgres}.test.ts',
   'src/http/{limits,metrics,traces,web}.test.ts',
   'src/identity/{addresses,checks,external,passwords,secret-file,tokens}.test.ts',
+  'src/transfer/cli.test.ts',
   'test/{architecture,docs,harness,ports,redis-access,redis-faults}.test.ts',
   'test/e2e/{auth-modes,package,redis,refusals,two-servers,users,walkthrough}.test.ts',
 ]

@@ -8,7 +8,8 @@ import { alternate, perSecond, type Row, root } from './harness.ts'
 
 const scope = { userId: 'local' }
 
-function dialogues(): string {
+/** The file of the Schema-Guided Dialogues. */
+export function dialogues(): string {
   const directory = process.env.THREADBASE_TEST_DATA ?? join(root, '../shared/data')
   const file = join(directory, 'sgd-chats.jsonl.gz')
   if (!existsSync(file)) throw new Error(`${file} is not there: set THREADBASE_TEST_DATA to its directory`)

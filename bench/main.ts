@@ -2,12 +2,14 @@
 import { parseArgs } from 'node:util'
 import { benchAuth } from './auth.ts'
 import { benchCheckpoints } from './checkpoints.ts'
+import { benchCompression } from './compression.ts'
 import type { BenchOptions } from './harness.ts'
 import { benchThreads } from './threads.ts'
 
 const suites: Record<string, (options: BenchOptions) => Promise<void>> = {
   threads: benchThreads,
   auth: benchAuth,
+  compression: benchCompression,
   checkpoints: benchCheckpoints,
 }
 

@@ -162,8 +162,14 @@ const SERVICES = {
   'tb.audit': 'audit/service.ts',
 }
 
+/** Where the methods of each class are. */
+const CLASSES = {
+  'tb.checkpointer': 'checkpoints/saver.ts',
+  'tb.store': 'checkpoints/store/store.ts',
+}
+
 /** Where the types of the library are. */
-const SHAPES = [
+const SHAPES: (string | [file: string, ...names: string[]])[] = [
   'threads/schema.ts',
   'messages/schema.ts',
   'configs/schema.ts',
@@ -171,6 +177,13 @@ const SHAPES = [
   'identity/schema.ts',
   'identity/service.ts',
   'audit/schema.ts',
+  ['checkpoints/saver.ts', 'SaverOptions'],
+  ['checkpoints/codec.ts', 'EncryptionOptions'],
+  ['checkpoints/upkeep/service.ts', 'PruneOptions', 'Removed', 'StateThread'],
+  ['checkpoints/store/store.ts', 'StoreOptions', 'StoreCall'],
+  ['checkpoints/store/shared.ts', 'StoreSettings', 'StoreTtl'],
+  ['checkpoints/store/embedding.ts', 'StoreIndex'],
+  ['checkpoints/store/operations.ts', 'StorePut'],
 ]
 
 // a docstring right before a function of a service's factory
@@ -186,22 +199,35 @@ function describeService(name: string, file: string): string {
     .filter(
       ([, doc = '', indent = '', member = '']) => isReturned(indent, member) && !doc.includes('@internal'),
     )
-    .map(([, doc = '', , member, , signature = '']) => {
-      const call = signature.replace(/\s+/g, ' ').replace('( ', '(').replace(/,? \)/, ')')
-      return `### ${member}\n\n\`\`\`ts\n${name}.${member}${call}\n\`\`\`\n\n${plain(doc)}\n`
-    })
+    .map(([, doc = '', , member = '', , signature = '']) => describeMember(name, member, signature, doc))
   if (members.length === 0) throw new Error(`found no function in ${file}`)
   return `## ${name}\n\n${members.join('\n')}`
 }
 
+// a docstring right before a method of a class that others may call
+const METHOD =
+  /\n {2}\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\n {2}(?:override )?(?:async )?\*?(\w+)(?:<\w+ extends [\w[\]]+>)?(\([\s\S]*?) \{\n/g
+
+function describeClass(name: string, file: string): string {
+  const text = readFileSync(`${src}${file}`, 'utf8')
+  const members = [...text.matchAll(METHOD)].map(([, doc = '', member, signature = '']) => {
+    return describeMember(name, member as string, signature, doc)
+  })
+  if (members.length === 0) throw new Error(`found no method in ${file}`)
+  return `## ${name}\n\n${members.join('\n')}`
+}
+
+function describeMember(of: string, member: string, signature: string, doc: string): string {
+  const call = signature.replace(/\s+/g, ' ').replace('( ', '(').replace(/,? \)/, ')')
+  return `### ${member}\n\n\`\`\`ts\n${of}.${member}${call}\n\`\`\`\n\n${plain(doc)}\n`
+}
+
 function libraryPage(): string {
+  const classes = Object.entries(CLASSES).map(([name, file]) => describeClass(name, file))
   const services = Object.entries(SERVICES).map(([name, file]) => describeService(name, file))
-  const shapes = SHAPES.map((file) => {
-    const text = readFileSync(`${src}${file}`, 'utf8')
-    const types = [
-      ...text.matchAll(/\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\nexport type (\w+) = (?:\w+ & )?\{[\s\S]*?\n\}/g),
-    ]
-    return types.map(([whole, , name]) => `### ${name}\n\n\`\`\`ts\n${whole.trim()}\n\`\`\`\n`).join('\n')
+  const shapes = SHAPES.map((shape) => {
+    const [file, ...names] = typeof shape === 'string' ? [shape] : shape
+    return describeTypes(readFileSync(`${src}${file}`, 'utf8'), names)
   })
   return `# Library
 
@@ -219,9 +245,25 @@ have checked who that is. Failures are \`ThreadbaseError\`s with a \`code\`; see
 takes beyond that is checked; its fields are those of the [HTTP API](http-api.md) in camelCase.
 
 ${services.join('\n')}
+The next two are LangGraph's \`BaseCheckpointSaver\` and \`BaseStore\`, and more; see
+[keep LangGraph's state](keep-langgraph-state.md). \`tb.forUser(id)\` has them for one user.
+
+${classes.join('\n')}
 ## Types
 
 ${shapes.join('\n')}`
+}
+
+const TYPE =
+  /(?:\/\*\*(?:(?!\*\/)[\s\S])*\*\/\n)?export type (\w+) = (?:\w+ & )?\{(?:[^\n]*\}\n|[\s\S]*?\n\})/g
+
+/** Those of the names; without names those that have a docstring. */
+function describeTypes(text: string, names: string[]): string {
+  const found = [...text.matchAll(TYPE)].filter(([whole, name = '']) =>
+    names.length === 0 ? whole.startsWith('/**') : names.includes(name),
+  )
+  if (found.length < names.length) throw new Error(`found not all types of ${names}`)
+  return found.map(([whole, name]) => `### ${name}\n\n\`\`\`ts\n${whole.trim()}\n\`\`\`\n`).join('\n')
 }
 
 function plain(doc: string): string {

@@ -35,6 +35,7 @@ const LEVELS: Record<string, number> = {
   'traces.ts': 2,
   ...Object.fromEntries(SLICES.map((slice) => [slice, 2])),
   http: 3,
+  'open-database.ts': 2.5,
   'threadbase.ts': 3,
   'server.ts': 4,
   'index.ts': 5,

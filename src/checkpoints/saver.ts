@@ -34,6 +34,7 @@ import {
 } from './upkeep/service.ts'
 import { nextVersion } from './versions.ts'
 
+/** How a checkpointer stores. */
 export type SaverOptions = {
   /** Whose threads these are: a config has no say in it. */
   userId?: string
@@ -78,6 +79,7 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     this.#upkeep = createUpkeep(database)
   }
 
+  /** Greater than the one before it, and never given twice: two branches share none. */
   override getNextVersion(current: string | number | undefined): string | number {
     return nextVersion(current)
   }
@@ -199,10 +201,7 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
   }
 
   /** In one statement: the walk is done by the database. */
-  override async getDeltaChannelHistory(options: {
-    config: RunnableConfig
-    channels: string[]
-  }): Promise<Record<string, DeltaChannelHistory>> {
+  override async getDeltaChannelHistory(options: DeltaQuery): Promise<Record<string, DeltaChannelHistory>> {
     const { userId, threadId, ns = '', id } = this.#place(options.config)
     const channels = [...new Set(options.channels)]
     const decoder = this.#decoder(userId)
@@ -300,6 +299,7 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
   }
 }
 
+type DeltaQuery = { config: RunnableConfig; channels: string[] }
 type UserOption = {
   /** Where the checkpointer is nobody's. */
   userId?: string

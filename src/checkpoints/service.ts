@@ -3,6 +3,7 @@ import type { Database } from '../db/database.ts'
 import { type SaverOptions, ThreadbaseSaver } from './saver.ts'
 import { createShared } from './shared.ts'
 
+export { type AdoptOptions, type AdoptReport, adoptCheckpoints } from './adopt/service.ts'
 export type { EncryptionOptions } from './codec.ts'
 export { type SaverOptions, ThreadbaseSaver } from './saver.ts'
 export type { PruneOptions, Removed, StateThread } from './upkeep/service.ts'

@@ -1,14 +1,19 @@
 import { randomBytes } from 'node:crypto'
 
 // A letter comes behind every digit in the order that LangGraph compares by, so that our versions are greater than the
-// integers, and the texts of digits, of a thread that another checkpointer began.
+// texts of digits of a thread that another checkpointer began.
 const MARK = 'v'
 const DIGITS = 10
 const RANDOM_BYTES = 6
 
-/** A version above the given one, which no other call returns: two branches never share one. */
-export function nextVersion(current: string | number | undefined): string {
+/**
+ * A version above the given one, which no other call returns: two branches never share one. After a number it is a
+ * number, since LangGraph compares by `>`, to which a text is neither above nor below a number: a graph that began with
+ * another checkpointer's integers would stand still.
+ */
+export function nextVersion(current: string | number | undefined): string | number {
   const counter = countOf(current) + 1
+  if (typeof current === 'number') return counter + Math.random()
   return `${MARK}${String(counter).padStart(DIGITS, '0')}.${randomBytes(RANDOM_BYTES).toString('hex')}`
 }
 

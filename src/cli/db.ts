@@ -4,7 +4,7 @@ import { findDrift } from '../db/drift.ts'
 import { appliedRevisions, downgrade, type MigrationStep, stamp, upgrade } from '../db/migrate.ts'
 import { createMigration, findMigration, loadMigrations, type Migration } from '../db/migrations.ts'
 import { prepareRls } from '../db/rls.ts'
-import { openDatabase } from '../threadbase.ts'
+import { openDatabase } from '../open-database.ts'
 import type { CliContext } from './context.ts'
 import { createLog } from './log.ts'
 

@@ -1,5 +1,9 @@
 #!/usr/bin/env node
-import { runCli } from './run.ts'
+import { enableCompileCache } from 'node:module'
+
+// what is compiled once need not be compiled at the next start; where that cannot be kept, nothing is lost
+enableCompileCache()
+const { runCli } = await import('./run.ts')
 
 // a reader that has seen enough, such as `head`, is no failure of ours
 for (const stream of [process.stdout, process.stderr]) {

@@ -3,8 +3,8 @@ import { join, resolve } from 'node:path'
 import { Command, CommanderError } from 'commander'
 import { type Config, parseConfig } from '../config.ts'
 import { EXIT_CODE, isThreadbaseError, ThreadbaseError } from '../core/errors.ts'
-import { openConfigured } from '../threadbase.ts'
 import { VERSION } from '../version.ts'
+import { checkpointsCommand } from './checkpoints.ts'
 import type { CliContext } from './context.ts'
 import { dbCommand } from './db.ts'
 import { exportCommand } from './export.ts'
@@ -33,7 +33,11 @@ export function createProgram(streams: CliStreams): { program: Command; exitCode
   const cli: CliContext = {
     ...streams,
     config,
-    open: () => openConfigured(config(), createLog(config().logLevel, streams.stderr)),
+    // help and refusals need not wait for all of the services
+    open: async () => {
+      const { openConfigured } = await import('../threadbase.ts')
+      return openConfigured(config(), createLog(config().logLevel, streams.stderr))
+    },
     requireStore: () => requireStore(config()),
     setExitCode: (code) => {
       exitCode = code
@@ -57,6 +61,7 @@ export function createProgram(streams: CliStreams): { program: Command; exitCode
     .addCommand(dbCommand(cli))
     .addCommand(importCommand(cli))
     .addCommand(exportCommand(cli))
+    .addCommand(checkpointsCommand(cli))
   inherit(program)
   return { program, exitCode: () => exitCode }
 }

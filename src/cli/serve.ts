@@ -1,7 +1,6 @@
 import { Command } from 'commander'
 import { ThreadbaseError } from '../core/errors.ts'
 import type { AuthMode } from '../identity/service.ts'
-import { startServer } from '../server.ts'
 import type { Threadbase } from '../threadbase.ts'
 import { VERSION } from '../version.ts'
 import type { CliContext } from './context.ts'
@@ -20,6 +19,7 @@ export function serveCommand(cli: CliContext): Command {
       if (options.host !== undefined) config.host = options.host
       if (options.port !== undefined) config.port = parsePort(options.port)
       const log = createLog(config.logLevel, cli.stderr)
+      const { startServer } = await import('../server.ts')
       const server = await startServer(config, log)
       const { mode } = config.auth
       const empty = mode === 'accounts' && !(await server.threadbase.identity.users.hasAccounts())

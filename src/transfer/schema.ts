@@ -49,6 +49,7 @@ export type ImportExtent = {
 /** Something of the input that could not be taken, with its place (line or element, from 1). */
 export type Refusal = { n: number; reason: string }
 
+/** What an import did, or would do. */
 export type ImportReport = {
   format: ImportFormat
   dryRun: boolean

@@ -10,6 +10,7 @@ export type EmbeddingsLike = {
 /** A vector for each text, in order. */
 export type EmbedFunction = (texts: string[]) => Promise<number[][]>
 
+/** What items are found by. */
 export type StoreIndex = {
   /** How many numbers a vector has. */
   dims: number

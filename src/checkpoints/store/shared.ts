@@ -7,6 +7,7 @@ import * as repo from './repo.ts'
 import type { TextPath } from './texts.ts'
 import { prepareSpace, type Space } from './vectors/service.ts'
 
+/** How long items live. */
 export type StoreTtl = {
   /** How many seconds an item lives that says nothing else. Default: for ever. */
   defaultS?: number
@@ -16,6 +17,7 @@ export type StoreTtl = {
   sweepEveryS?: number
 }
 
+/** What the stores of all users share. */
 export type StoreSettings = { index?: StoreIndex; ttl?: StoreTtl; log?: Logger }
 export type StoreDatabase = Pick<Database, 'forUser' | 'db' | 'engine' | 'schema'>
 

@@ -21,6 +21,7 @@ import { createShared, type Shared, type StoreDatabase, type StoreSettings } fro
 import { valuesAt, wordsOf } from './texts.ts'
 import { nearest, type Space } from './vectors/service.ts'
 
+/** How a store keeps and finds items. */
 export type StoreOptions = StoreSettings & {
   /** Whose items these are: neither a call nor a run has a say in it. */
   userId?: string
@@ -114,6 +115,7 @@ export class ThreadbaseStore extends BaseStore {
     await this.batch([put], { userId })
   }
 
+  /** Nothing happens when there is none. */
   override async delete(namespace: string[], key: string, call?: StoreCall): Promise<void> {
     await this.batch([{ namespace, key, value: null }], call)
   }

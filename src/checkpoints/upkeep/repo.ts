@@ -34,12 +34,12 @@ export async function deleteThread(tx: Db, userId: string, threadId: string): Pr
     insert into ${t.checkpointTombstones} as tomb (user_id, thread_id, deleted_through)
     select ${userId}, ${threadId}, last.id from last where last.id is not null
         on conflict (user_id, thread_id) do update
-           set deleted_through = greatest(tomb.deleted_through, excluded.deleted_through), deleted_at = now()`.execute(
+           set deleted_through = greatest(tomb.deleted_through, excluded.deleted_through), deleted_at = greatest(tomb.deleted_at, now())`.execute(
     tx,
   )
 }
 
-/** Forgets removals after which no write can be on its way any more. */
+/** Forgets removals after which no write can be on its way any more. Of a thread that was adopted they are kept for ever. */
 export async function sweepTombstones(tx: Db, userId: string, olderThanS: number): Promise<void> {
   await sql`/* checkpoints.sweep_tombstones */
     delete from ${t.checkpointTombstones}
@@ -126,7 +126,7 @@ export async function removeHidden(tx: Db, userId: string, threadId: string): Pr
        where ${mine(userId, threadId)} and hidden
       having max(checkpoint_id) is not null
           on conflict (user_id, thread_id) do update
-             set deleted_through = greatest(tomb.deleted_through, excluded.deleted_through), deleted_at = now()
+             set deleted_through = greatest(tomb.deleted_through, excluded.deleted_through), deleted_at = greatest(tomb.deleted_at, now())
     )
     select count(*)::int as writes from writes`.execute(tx)
   return rows[0]?.writes ?? 0

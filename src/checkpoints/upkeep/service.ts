@@ -5,6 +5,7 @@ import type { Db } from '../../db/schema.ts'
 import { invalid, requireText } from '../run-config.ts'
 import * as repo from './repo.ts'
 
+/** Which checkpoints go. */
 export type PruneOptions = {
   /** Default: all of the user. */
   threadIds?: string[]
@@ -14,6 +15,7 @@ export type PruneOptions = {
   keepLatest?: number
 }
 
+/** How many rows went. */
 export type Removed = { checkpoints: number; writes: number; blobs: number }
 
 /** A thread that has checkpoints. */
