@@ -15,8 +15,8 @@ import type { Page } from '../core/pages.ts'
 import type { Database } from '../db/database.ts'
 import type { EncryptionOptions } from './codec.ts'
 import type { Decoder } from './decode.ts'
-import type { Encoder } from './encode.ts'
-import { type Known, NOTHING_KNOWN } from './known.ts'
+import type { Encoder } from './element.ts'
+import { type Known, type KnownLists, NOTHING_KNOWN } from './known.ts'
 import type { Memo } from './memo.ts'
 import { encodeCheckpoint, encodeWrites, type PutInput } from './put.ts'
 import * as repo from './repo.ts'
@@ -184,12 +184,15 @@ export class ThreadbaseSaver extends BaseCheckpointSaver {
   async #store(input: PutInput, known: Known): Promise<repo.PutOutcome> {
     const { key, parentId } = input
     const { userId, threadId, ns } = key
-    const { row, blobs, expected } = await encodeCheckpoint(this.#encoder(userId, known), input)
+    const encoder = this.#encoder(userId, known.listsOf(ns))
+    const { row, blobs, expected, lists } = await encodeCheckpoint(encoder, input)
     const parent = { userId, threadId, ns, id: parentId }
     const children = this.#rejects ? this.#shared.children.find(parent) : null
     const outcome = await repo.putCheckpoint(this.#forUser(userId), row, blobs, expected, children)
     if (outcome === 'stored' || outcome === 'replaced') {
-      this.#knownOf(userId, threadId).add(blobs.map(({ hash }) => hash))
+      const stored = this.#knownOf(userId, threadId)
+      stored.add(blobs.map(({ hash }) => hash))
+      stored.listsOf(ns).keep(lists)
     }
     return outcome
   }
@@ -291,7 +294,7 @@ export class ThreadbaseSaver extends BaseCheckpointSaver {
     return removed
   }
 
-  #encoder(userId: string, known: Known): Encoder {
+  #encoder(userId: string, known: KnownLists): Encoder {
     return { ...this.#decoder(userId), memo: this.#memoOf(userId), known }
   }
 

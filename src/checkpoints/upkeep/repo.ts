@@ -24,25 +24,15 @@ export async function lockThreads(tx: Db, userId: string, threadIds: string[]): 
               from unnest(${textArray(threadIds)}::text[]) i (id) order by 1) l`.execute(tx)
 }
 
-/** Removes all of a thread, and remembers up to which checkpoint. */
-export async function deleteThread(tx: Db, userId: string, threadId: string): Promise<void> {
-  await sql`
-    /* checkpoints.delete_thread */
-    with gone as (
-      delete from ${t.checkpoints} where ${mine(userId, threadId)} returning checkpoint_id
-    ), writes as (
-      delete from ${t.checkpointWrites} where ${mine(userId, threadId)} returning checkpoint_id
-    ), blobs as (
-      delete from ${t.checkpointBlobs} where ${mine(userId, threadId)}
-    ), last as (
-      select max(checkpoint_id collate "C") as id from (select * from gone union all select * from writes) x
-    )
-    insert into ${t.checkpointTombstones} as tomb (user_id, thread_id, deleted_through)
-    select ${userId}, ${threadId}, last.id from last where last.id is not null
-        on conflict (user_id, thread_id) do update
-           set deleted_through = greatest(tomb.deleted_through, excluded.deleted_through), deleted_at = greatest(tomb.deleted_at, now())`.execute(
-    tx,
-  )
+/** Removes all of a thread, alone, in one statement (see migrations/0005_checkpoints.sql). */
+export async function deleteThread(
+  db: Db,
+  userId: string,
+  threadId: string,
+  rememberS: number,
+): Promise<void> {
+  await sql`/* checkpoints.delete_thread */
+    select ${t.deleteCheckpointThread}(${userId}, ${threadId}, ${rememberS})`.execute(db)
 }
 
 /** Forgets removals after which no write can be on its way any more. Of a thread that was adopted they are kept for ever. */
@@ -52,8 +42,12 @@ export async function sweepTombstones(tx: Db, userId: string, olderThanS: number
      where user_id = ${userId} and deleted_at < now() - make_interval(secs => ${olderThanS})`.execute(tx)
 }
 
-/** Which checkpoints of a thread go: all conditions that are given must hold. */
-export type Doomed = { olderThanS?: number; keepLatest?: number; runIds?: string[] }
+/** Which checkpoints of a thread go: those of some runs, or those that are old enough and not among the newest. */
+export type Doomed = { olderThanS?: number; keepLatest?: number } | { runIds: string[] }
+
+/** In the words of the index. */
+const ofRuns = (runIds: string[]) => sql`
+  metadata ->> 'run_id' is not null and metadata ->> 'run_id' = any (${textArray(runIds)}::text[])`
 
 /** Hides the doomed checkpoints. Returns how many. */
 export async function hideCheckpoints(
@@ -62,21 +56,28 @@ export async function hideCheckpoints(
   threadId: string,
   doomed: Doomed,
 ): Promise<number> {
-  const { olderThanS = null, keepLatest = 0, runIds } = doomed
-  const ofRuns =
-    runIds === undefined ? sql`` : sql`and c.metadata ->> 'run_id' = any (${textArray(runIds)}::text[])`
+  if ('runIds' in doomed) return hideRuns(tx, userId, threadId, doomed.runIds)
+  const { olderThanS = null, keepLatest = 0 } = doomed
+  // by their place: no plan can make a join of the thread with itself out of it, and the lock keeps them where they are
   const { numAffectedRows } = await sql`
     /* checkpoints.hide */
-    update ${t.checkpoints} c set hidden = true
-      from (select checkpoint_ns, checkpoint_id,
-                   row_number() over (partition by checkpoint_ns order by checkpoint_id desc) as nth
-              from ${t.checkpoints} where ${mine(userId, threadId)} and not hidden) d
-     where c.user_id = ${userId} and c.thread_id = ${threadId}
-       and c.checkpoint_ns = d.checkpoint_ns and c.checkpoint_id = d.checkpoint_id
-       and d.nth > ${keepLatest} ${ofRuns}
-       and (${olderThanS}::float8 is null or c.created_at < now() - make_interval(secs => ${olderThanS}))`.execute(
+    update ${t.checkpoints} set hidden = true
+     where ctid = any (array(
+             select d.ctid
+               from (select ctid, created_at, row_number() over (partition by checkpoint_ns order by checkpoint_id desc) as nth
+                       from ${t.checkpoints} where ${mine(userId, threadId)} and not hidden) d
+              where d.nth > ${keepLatest}
+                and (${olderThanS}::float8 is null or d.created_at < now() - make_interval(secs => ${olderThanS}))))`.execute(
     tx,
   )
+  return Number(numAffectedRows ?? 0)
+}
+
+async function hideRuns(tx: Db, userId: string, threadId: string, runIds: string[]): Promise<number> {
+  const { numAffectedRows } = await sql`
+    /* checkpoints.hide_runs */
+    update ${t.checkpoints} set hidden = true
+     where ${mine(userId, threadId)} and ${ofRuns(runIds)} and not hidden`.execute(tx)
   return Number(numAffectedRows ?? 0)
 }
 
@@ -172,13 +173,10 @@ export async function sweepBlobs(tx: Db, userId: string, threadId: string): Prom
 
 /** Of those that are asked for, or of all, the threads that have checkpoints. */
 export async function listThreadIds(db: Db, userId: string, runIds?: string[]): Promise<string[]> {
-  const ofRuns =
-    runIds === undefined ? sql`` : sql`and metadata ->> 'run_id' = any (${textArray(runIds)}::text[])`
   const { rows } = await sql<{ id: string }>`
     /* checkpoints.thread_ids */
-    select distinct thread_id as id from ${t.checkpoints} where user_id = ${userId} and not hidden ${ofRuns} order by 1`.execute(
-    db,
-  )
+    select distinct thread_id as id from ${t.checkpoints} where user_id = ${userId} and not hidden
+       ${runIds === undefined ? sql`` : sql`and ${ofRuns(runIds)}`} order by 1`.execute(db)
   return rows.map(({ id }) => id)
 }
 

@@ -74,12 +74,8 @@ export function createUpkeep(database: Pick<Database, 'forUser'>) {
     sweep: (userId: string, threadId: string) =>
       alone(userId, threadId, (tx) => repo.sweepBlobs(tx, userId, threadId)),
 
-    async deleteThread(userId: string, threadId: string): Promise<void> {
-      await alone(userId, threadId, async (tx) => {
-        await repo.deleteThread(tx, userId, threadId)
-        await repo.sweepTombstones(tx, userId, TOMBSTONE_S)
-      })
-    },
+    deleteThread: (userId: string, threadId: string): Promise<void> =>
+      repo.deleteThread(database.forUser(userId), userId, threadId, TOMBSTONE_S),
 
     async prune(userId: string, { threadIds, olderThanS, keepLatest = 1 }: PruneOptions) {
       if (!Number.isInteger(keepLatest) || keepLatest < 0)

@@ -91,6 +91,7 @@ declare
   ends int[];
   nodes uuid[];
   absent boolean[];
+  height int := 0;
 begin
   if exists (select from unnest(p_elements) e (text) where char_length(e.text) <= 64) then
     foreach element in array p_elements loop
@@ -139,7 +140,7 @@ begin
         from unnest(nodes) with ordinality u (hash, n) order by u.n);
     if true = any (absent) then
       insert into ${t.checkpointBlobs} (user_id, thread_id, hash, type, codec, data, refs)
-      select p_user, p_thread, u.hash, null, 0, null, level[u.first : u.last]
+      select p_user, p_thread, u.hash, null, height, null, level[u.first : u.last]
         from unnest(nodes, starts, ends, absent) u (hash, first, last, absent)
        where u.absent
           on conflict do nothing;
@@ -154,6 +155,7 @@ begin
       end if;
     end if;
     level := nodes;
+    height := height + 1;
     exit when cardinality(level) = 1;
   end loop;
   return level[1];

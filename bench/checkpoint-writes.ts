@@ -1,0 +1,145 @@
+import type { Contestants } from './checkpoint-savers.ts'
+import { type BenchThread, createThread, message, messages, words } from './checkpoint-state.ts'
+import type { Bench } from './checkpoints.ts'
+import { alternate, median, ms, perSecond, type Row, timed } from './harness.ts'
+
+const PUTS = 60
+const GROWTH_STEPS = 1_000
+const GROWTH_BYTES_TARGET = 50
+const GROWTH_SLOWER = 1.3
+
+let threads = 0
+
+/** Calls per second, one after another. */
+async function rateOf(calls: number, call: () => Promise<unknown>): Promise<number> {
+  const { ms: spent } = await timed(async () => {
+    for (let i = 0; i < calls; i++) await call()
+  })
+  return (1_000 * calls) / spent
+}
+
+type Rates = Record<'raw' | 'peer' | 'ours', number>
+
+function rateRow(work: string, rates: Rates, target: number): Row {
+  const ratio = rates.ours / rates.peer
+  return {
+    work,
+    figure: perSecond(rates.ours),
+    limit: `peer ${perSecond(rates.peer)}`,
+    ratio,
+    target: `≥ ${target}`,
+    met: ratio >= target,
+    raw: `insert ${perSecond(rates.raw)}`,
+    rawRatio: rates.ours / rates.raw,
+  }
+}
+
+export async function putRows({ open, raw, rounds }: Bench): Promise<Row[]> {
+  const savers = await open('put')
+  const small = async (which: keyof Contestants) => {
+    const thread = createThread(savers[which].saver, `small-${++threads}`)
+    return rateOf(PUTS, () =>
+      thread.put({ plan: words(1_000), notes: words(1_000), draft: words(1_000), answer: message() }),
+    )
+  }
+  const growing = async (which: keyof Contestants) => {
+    const thread = createThread(savers[which].saver, `growing-${++threads}`)
+    await thread.put({ messages: messages(100), user: 'u1', turns: 0 })
+    // 100 KB on average
+    await thread.put({ messages: (thread.values.messages as unknown[]).slice(PUTS / 4) })
+    return rateOf(PUTS / 2, () =>
+      thread.put({ messages: [...(thread.values.messages as unknown[]), message()] }),
+    )
+  }
+  const compare = (work: (which: keyof Contestants) => Promise<number>, bytes: number) =>
+    alternate(rounds, {
+      raw: () => rateOf(PUTS, () => raw.insert(Buffer.from(words(bytes)))),
+      peer: () => work('peer'),
+      ours: () => work('ours'),
+    })
+  for (const which of ['peer', 'ours'] as const) await small(which)
+  return [
+    rateRow('put, 4 channels of 1 KB change', await compare(small, 4_000), 3),
+    rateRow('put, 100 KB of messages, 1 KB new', await compare(growing, 1_000), 5),
+  ]
+}
+
+export async function putWritesRows({ open, raw, rounds }: Bench): Promise<Row[]> {
+  const savers = await open('writes')
+  const prepared: Partial<Record<keyof Contestants, BenchThread>> = {}
+  for (const which of ['peer', 'ours'] as const) {
+    const thread = createThread(savers[which].saver, 'writes')
+    await thread.put({ messages: messages(1) })
+    prepared[which] = thread
+  }
+  let tasks = 0
+  const work = (which: keyof Contestants) =>
+    rateOf(PUTS, () => {
+      const { config } = prepared[which] as BenchThread
+      const task = `00000000-0000-4000-8000-${String(++tasks).padStart(12, '0')}`
+      return savers[which].saver.putWrites(
+        config,
+        [
+          ['messages', [message()]],
+          ['notes', words(1_000)],
+          ['draft', words(1_000)],
+        ],
+        task,
+      )
+    })
+  await work('peer')
+  await work('ours')
+  const rates = await alternate(rounds, {
+    raw: () => rateOf(PUTS, () => raw.insert(Buffer.from(words(3_000)))),
+    peer: () => work('peer'),
+    ours: () => work('ours'),
+  })
+  return [rateRow('putWrites of 3, 1 KB each', rates, 2)]
+}
+
+type Growth = { early: number; late: number; bytes: number }
+
+/** The peer needs most of a minute: it takes part in one round. Each round has tables of its own. */
+export async function growthRows({ open, rounds }: Bench): Promise<Row[]> {
+  const measured: Record<keyof Contestants, Growth[]> = { peer: [], ours: [] }
+  await growOnce(await open('growth'), 'ours', GROWTH_STEPS / 10)
+  const grow = (which: keyof Contestants) => async () => {
+    const growth = await growOnce(await open(`growth_${which}${measured[which].length}`), which, GROWTH_STEPS)
+    measured[which].push(growth)
+    return growth.late / growth.early
+  }
+  const ratios = await alternate(rounds, { peer: grow('peer'), ours: grow('ours') }, { peer: 1 })
+  const of = (which: keyof Contestants, what: keyof Growth) => median(measured[which].map((one) => one[what]))
+  const mb = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`
+  const smaller = of('peer', 'bytes') / of('ours', 'bytes')
+  return [
+    {
+      work: '1,000 steps growing by 1 KB: the tables',
+      figure: mb(of('ours', 'bytes')),
+      limit: `peer ${mb(of('peer', 'bytes'))} (1 round)`,
+      ratio: smaller,
+      target: `≥ ${GROWTH_BYTES_TARGET}`,
+      met: smaller >= GROWTH_BYTES_TARGET,
+    },
+    {
+      work: 'put at step 1,000 against step 10',
+      figure: `${ms(of('ours', 'late'))} : ${ms(of('ours', 'early'))} = ${ratios.ours.toFixed(2)}`,
+      limit: `peer ${ms(of('peer', 'late'))} : ${ms(of('peer', 'early'))} = ${ratios.peer.toFixed(2)} (1 round)`,
+      ratio: ratios.peer / ratios.ours,
+      target: `≤ ${GROWTH_SLOWER} itself`,
+      met: ratios.ours <= GROWTH_SLOWER,
+    },
+  ]
+}
+
+/** The median put of the first steps around 10, and of the last. */
+async function growOnce(savers: Contestants, which: keyof Contestants, steps: number): Promise<Growth> {
+  const { saver, bytes } = savers[which]
+  const thread = createThread(saver, `growth-${++threads}`)
+  const times: number[] = []
+  for (let step = 0; step < steps; step++) {
+    const list = [...((thread.values.messages as unknown[]) ?? []), message()]
+    times.push((await timed(() => thread.put({ messages: list }))).ms)
+  }
+  return { early: median(times.slice(1, 31)), late: median(times.slice(-30)), bytes: await bytes() }
+}
