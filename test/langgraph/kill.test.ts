@@ -22,7 +22,7 @@ type Line = {
   done?: boolean
 }
 
-const KILLS = 4
+const KILLS = 3
 const USER = 'runner'
 
 async function placeOf(name: 'pglite' | 'postgres') {
@@ -60,7 +60,9 @@ async function killAfter(child: Child, acknowledged: number, ms: number): Promis
 
 for (const engine of engines) {
   describe.skipIf(!engine.available)(`a run that is killed on ${engine.name}`, () => {
-    test('goes on from its newest acknowledged checkpoint, again and again, and ends as if nothing had been', async () => {
+    test('goes on from its newest acknowledged checkpoint, again and again, and ends as if nothing had been', {
+      timeout: 300_000,
+    }, async () => {
       const { place, open, remove } = await placeOf(engine.name)
       const acknowledged: Line[] = []
       const newestPut = () =>
