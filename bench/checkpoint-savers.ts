@@ -22,8 +22,9 @@ const PEER_COLUMNS = {
   checkpoints: 'checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata',
 }
 
-export function openPool(url: string): pg.Pool {
-  return new pg.Pool({ connectionString: url })
+/** @param wait whether a commit waits until it is on the disk, as the server is set */
+export function openPool(url: string, wait = true): pg.Pool {
+  return new pg.Pool({ connectionString: url, options: wait ? undefined : '-c synchronous_commit=off' })
 }
 
 /** Both with empty tables. */

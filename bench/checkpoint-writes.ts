@@ -1,19 +1,27 @@
+import type { PendingWrite } from '@langchain/langgraph-checkpoint'
 import type { Contestants } from './checkpoint-savers.ts'
 import { type BenchThread, createThread, message, messages, words } from './checkpoint-state.ts'
 import type { Bench } from './checkpoints.ts'
 import { alternate, median, ms, perSecond, type Row, timed } from './harness.ts'
 
-const PUTS = 60
+const PUTS = 100
+const WARM_UP = 4
 const GROWTH_STEPS = 1_000
+const GROWTH_REPEATS = 4
 const GROWTH_BYTES_TARGET = 50
 const GROWTH_SLOWER = 1.3
 
 let threads = 0
 
-/** Calls per second, one after another. */
-async function rateOf(calls: number, call: () => Promise<unknown>): Promise<number> {
+/** Calls per second, one after another. What they are about is made before the clock starts. */
+async function rateOf<T>(
+  calls: number,
+  make: () => T,
+  call: (given: T) => Promise<unknown>,
+): Promise<number> {
+  const all = Array.from({ length: calls }, make)
   const { ms: spent } = await timed(async () => {
-    for (let i = 0; i < calls; i++) await call()
+    for (const given of all) await call(given)
   })
   return (1_000 * calls) / spent
 }
@@ -34,37 +42,40 @@ function rateRow(work: string, rates: Rates, target: number): Row {
   }
 }
 
-export async function putRows({ open, raw, rounds }: Bench): Promise<Row[]> {
+export async function putRows({ open, raw, rounds, how }: Bench): Promise<Row[]> {
   const savers = await open('put')
   const small = async (which: keyof Contestants) => {
     const thread = createThread(savers[which].saver, `small-${++threads}`)
-    return rateOf(PUTS, () =>
-      thread.put({ plan: words(1_000), notes: words(1_000), draft: words(1_000), answer: message() }),
-    )
+    const make = () => ({ plan: words(1_000), notes: words(1_000), draft: words(1_000), answer: message() })
+    return rateOf(PUTS, make, (values) => thread.put(values))
   }
   const growing = async (which: keyof Contestants) => {
     const thread = createThread(savers[which].saver, `growing-${++threads}`)
-    await thread.put({ messages: messages(100), user: 'u1', turns: 0 })
     // 100 KB on average
-    await thread.put({ messages: (thread.values.messages as unknown[]).slice(PUTS / 4) })
-    return rateOf(PUTS / 2, () =>
-      thread.put({ messages: [...(thread.values.messages as unknown[]), message()] }),
+    await thread.put({ messages: messages(100 - PUTS / 2), user: 'u1', turns: 0 })
+    return rateOf(PUTS, message, (added) =>
+      thread.put({ messages: [...(thread.values.messages as unknown[]), added] }),
     )
   }
   const compare = (work: (which: keyof Contestants) => Promise<number>, bytes: number) =>
     alternate(rounds, {
-      raw: () => rateOf(PUTS, () => raw.insert(Buffer.from(words(bytes)))),
+      raw: () =>
+        rateOf(
+          PUTS,
+          () => Buffer.from(words(bytes)),
+          (data) => raw.insert(data),
+        ),
       peer: () => work('peer'),
       ours: () => work('ours'),
     })
-  for (const which of ['peer', 'ours'] as const) await small(which)
+  for (let i = 0; i < WARM_UP; i++) for (const which of ['peer', 'ours'] as const) await small(which)
   return [
-    rateRow('put, 4 channels of 1 KB change', await compare(small, 4_000), 3),
-    rateRow('put, 100 KB of messages, 1 KB new', await compare(growing, 1_000), 5),
+    rateRow(`put, 4 channels of 1 KB change${how}`, await compare(small, 4_000), 3),
+    rateRow(`put, 100 KB of messages, 1 KB new${how}`, await compare(growing, 1_000), 5),
   ]
 }
 
-export async function putWritesRows({ open, raw, rounds }: Bench): Promise<Row[]> {
+export async function putWritesRows({ open, raw, rounds, how }: Bench): Promise<Row[]> {
   const savers = await open('writes')
   const prepared: Partial<Record<keyof Contestants, BenchThread>> = {}
   for (const which of ['peer', 'ours'] as const) {
@@ -73,28 +84,30 @@ export async function putWritesRows({ open, raw, rounds }: Bench): Promise<Row[]
     prepared[which] = thread
   }
   let tasks = 0
-  const work = (which: keyof Contestants) =>
-    rateOf(PUTS, () => {
-      const { config } = prepared[which] as BenchThread
+  const make = (): PendingWrite[] => [
+    ['messages', [message()]],
+    ['notes', words(1_000)],
+    ['draft', words(1_000)],
+  ]
+  const work = (which: keyof Contestants) => {
+    const { config } = prepared[which] as BenchThread
+    return rateOf(PUTS, make, (writes) => {
       const task = `00000000-0000-4000-8000-${String(++tasks).padStart(12, '0')}`
-      return savers[which].saver.putWrites(
-        config,
-        [
-          ['messages', [message()]],
-          ['notes', words(1_000)],
-          ['draft', words(1_000)],
-        ],
-        task,
-      )
+      return savers[which].saver.putWrites(config, writes, task)
     })
-  await work('peer')
-  await work('ours')
+  }
+  for (let i = 0; i < WARM_UP; i++) for (const which of ['peer', 'ours'] as const) await work(which)
   const rates = await alternate(rounds, {
-    raw: () => rateOf(PUTS, () => raw.insert(Buffer.from(words(3_000)))),
+    raw: () =>
+      rateOf(
+        PUTS,
+        () => Buffer.from(words(3_000)),
+        (data) => raw.insert(data),
+      ),
     peer: () => work('peer'),
     ours: () => work('ours'),
   })
-  return [rateRow('putWrites of 3, 1 KB each', rates, 2)]
+  return [rateRow(`putWrites of 3, 1 KB each${how}`, rates, 2)]
 }
 
 type Growth = { early: number; late: number; bytes: number }
@@ -103,12 +116,12 @@ type Growth = { early: number; late: number; bytes: number }
 export async function growthRows({ open, rounds }: Bench): Promise<Row[]> {
   const measured: Record<keyof Contestants, Growth[]> = { peer: [], ours: [] }
   await growOnce(await open('growth'), 'ours', GROWTH_STEPS / 10)
-  const grow = (which: keyof Contestants) => async () => {
+  const contestant = (which: keyof Contestants) => async () => {
     const growth = await growOnce(await open(`growth_${which}${measured[which].length}`), which, GROWTH_STEPS)
     measured[which].push(growth)
     return growth.late / growth.early
   }
-  const ratios = await alternate(rounds, { peer: grow('peer'), ours: grow('ours') }, { peer: 1 })
+  const ratios = await alternate(rounds, { peer: contestant('peer'), ours: contestant('ours') }, { peer: 1 })
   const of = (which: keyof Contestants, what: keyof Growth) => median(measured[which].map((one) => one[what]))
   const mb = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`
   const smaller = of('peer', 'bytes') / of('ours', 'bytes')
@@ -132,14 +145,23 @@ export async function growthRows({ open, rounds }: Bench): Promise<Row[]> {
   ]
 }
 
-/** The median put of the first steps around 10, and of the last. */
+/** Steps of one thread, then puts at the end of it and at the beginning of others in turn: what slows one slows both. */
 async function growOnce(savers: Contestants, which: keyof Contestants, steps: number): Promise<Growth> {
   const { saver, bytes } = savers[which]
   const thread = createThread(saver, `growth-${++threads}`)
-  const times: number[] = []
-  for (let step = 0; step < steps; step++) {
-    const list = [...((thread.values.messages as unknown[]) ?? []), message()]
-    times.push((await timed(() => thread.put({ messages: list }))).ms)
+  for (let step = 0; step < steps; step++) await grow(thread)
+  const size = await bytes()
+  const times: Record<'early' | 'late', number[]> = { early: [], late: [] }
+  for (let repeat = 0; repeat < GROWTH_REPEATS; repeat++) {
+    const young = createThread(saver, `young-${++threads}`)
+    for (let step = 0; step < 5; step++) await grow(young)
+    for (let step = 5; step < 15; step++) {
+      times.early.push((await timed(() => grow(young))).ms)
+      times.late.push((await timed(() => grow(thread))).ms)
+    }
   }
-  return { early: median(times.slice(1, 31)), late: median(times.slice(-30)), bytes: await bytes() }
+  return { early: median(times.early), late: median(times.late), bytes: size }
 }
+
+const grow = (thread: BenchThread) =>
+  thread.put({ messages: [...((thread.values.messages as unknown[]) ?? []), message()] })

@@ -2,7 +2,7 @@ import { isDeltaSnapshot, type ReadonlyCheckpoint } from '@langchain/langgraph-c
 import type { Address } from './address.ts'
 import { addressOf, type Element, type Encoder, type Reading, readValue } from './element.ts'
 import type { StoredList } from './known.ts'
-import { type Beginning, placeList, readList, type SettledList, type Sink, writeSmallList } from './list.ts'
+import { type ListReading, placeList, readList, type SettledList, type Sink, writeSmallList } from './list.ts'
 import type { TreeNode } from './tree.ts'
 
 export type NewBlob = { type: string; data: Uint8Array; isText: boolean } | TreeNode
@@ -49,9 +49,10 @@ export async function planCheckpoint(
   const sink = createSink(encoder, plan, expected)
   const kinds: string[] = []
   const settled = await Promise.all(readings.map(({ elements }) => settle(elements)))
-  for (const [i, { kind, beginning }] of readings.entries()) {
+  for (const [i, reading] of readings.entries()) {
+    const { kind } = reading
     const name = channels[i] as string
-    const list = { beginning, elements: settled[i] as Element[] }
+    const list = { ...reading, elements: settled[i] as Element[] }
     const placed =
       kind === 'v'
         ? placeValue(encoder, list.elements[0] as Element, sink)
@@ -84,7 +85,7 @@ function writeSkeleton({ v, id, ts, channel_versions, versions_seen }: ReadonlyC
   })
 }
 
-type ChannelReading = { kind: 'v' | 'l' | 'd'; beginning: Beginning | undefined; elements: Reading[] }
+type ChannelReading = ListReading & { kind: 'v' | 'l' | 'd' }
 
 function readChannel(encoder: Encoder, name: string, value: unknown, changed: boolean): ChannelReading {
   const field = `channel_values.${name}`
@@ -92,7 +93,7 @@ function readChannel(encoder: Encoder, name: string, value: unknown, changed: bo
   const list = snapshot ? (value.value as unknown[]) : value
   if (!Array.isArray(list)) {
     const element = readValue(encoder, value, field, changed ? undefined : 'deep')
-    return { kind: 'v', beginning: undefined, elements: [element] }
+    return { kind: 'v', beginning: undefined, elements: [element], objects: [] }
   }
   return { kind: snapshot ? 'd' : 'l', ...readList(encoder, list, field, encoder.known.find(name)) }
 }

@@ -9,7 +9,8 @@ import {
   readValue,
 } from './element.ts'
 import type { StoredList } from './known.ts'
-import type { Look } from './memo.ts'
+import type { Look, Memo } from './memo.ts'
+import { countUnchanged, type Snapshots, takeSnapshots } from './snapshot.ts'
 import { buildTree, cut, type TreeNode } from './tree.ts'
 
 /** The type of a value that is several small elements of a list, as JSON. */
@@ -21,7 +22,13 @@ const DEEP_LOOK = 64
 /** The first `same` elements are those of a list that is stored. */
 export type Beginning = { list: StoredList; same: number }
 
-export type ListReading = { beginning: Beginning | undefined; elements: Reading[] }
+/** What is read of a list: how it begins, the elements behind that, and all objects, which the graph may soon replace. */
+export type ListReading<T = Reading> = {
+  beginning: Beginning | undefined
+  elements: T[]
+  objects: readonly unknown[]
+}
+export type SettledList = ListReading<Element>
 
 /** @param before what the channel held last */
 export function readList(
@@ -34,7 +41,8 @@ export function readList(
   const same = before === undefined ? 0 : countSame(encoder, list, before, lookAt)
   const elements: Reading[] = []
   for (let i = same; i < list.length; i++) elements.push(readValue(encoder, list[i], field, lookAt(i)))
-  return { beginning: before === undefined || same === 0 ? undefined : { list: before, same }, elements }
+  const beginning = before === undefined || same === 0 ? undefined : { list: before, same }
+  return { beginning, elements, objects: list.slice() }
 }
 
 /** How many elements at the beginning are still those of the list before. */
@@ -48,7 +56,9 @@ function countSame(
   if (!known.has(tree.root)) return 0
   const values = tree.levels[0]?.items ?? []
   const end = Math.min(list.length, plain)
-  let same = 0
+  const snapshots = snapshotsOf(memo, list)
+  let same =
+    snapshots?.tree === tree ? countUnchanged(snapshots, list, Math.min(end, list.length - DEEP_LOOK)) : 0
   while (same < end) {
     const element = list[same]
     if (typeof element !== 'object' || element === null) break
@@ -56,6 +66,10 @@ function countSame(
     same++
   }
   return same
+}
+
+function snapshotsOf(memo: Memo, [first]: readonly unknown[]): Snapshots | undefined {
+  return typeof first === 'object' && first !== null ? memo.snapshots.get(first) : undefined
 }
 
 /** Where the values and nodes of a list go that are not known to be stored. */
@@ -79,10 +93,9 @@ export function writeSmallList({ stock }: Encoder, { beginning, elements }: Sett
   return `[${texts.join()}]`
 }
 
-export type SettledList = { beginning: Beginning | undefined; elements: Element[] }
-
 /** The list as it will be stored, with what is new of it added to the sink. */
-export function placeList(encoder: Encoder, { beginning, elements }: SettledList, sink: Sink): StoredList {
+export function placeList(encoder: Encoder, read: SettledList, sink: Sink): StoredList {
+  const { beginning, elements } = read
   const fresh = new Map<Address, Element>()
   const stored = new Set<Address>()
   const values = (encoder.stock ? packSmall(elements) : elements).map((element) => {
@@ -96,7 +109,9 @@ export function placeList(encoder: Encoder, { beginning, elements }: SettledList
   const all = before === undefined ? values : [...firstOf(before.tree.levels[0]?.items, same), ...values]
   const { tree, nodes } = buildTree(all, encoder.codec, before)
   addNode(tree.root)
-  return { tree, plain: same + countPlain(encoder, elements) }
+  const list = { tree, plain: same + countPlain(encoder, elements) }
+  keepSnapshots(encoder, list, read)
+  return list
 
   /** A node that is stored has all its parts stored: only what is new is looked into. */
   function addNode(address: Address): void {
@@ -120,6 +135,16 @@ export function placeList(encoder: Encoder, { beginning, elements }: SettledList
   function addStored(address: Address): void {
     sink.expect(before === undefined || stored.has(address) ? address : before.tree.root)
   }
+}
+
+function keepSnapshots({ memo }: Encoder, { tree, plain }: StoredList, read: SettledList): void {
+  const { beginning, objects } = read
+  const [first] = objects
+  if (plain < DEEP_LOOK || typeof first !== 'object' || first === null) return
+  const before = memo.snapshots.get(first)
+  const known = before?.tree === beginning?.list.tree ? before : undefined
+  const same = beginning?.same ?? 0
+  memo.snapshots.set(first, takeSnapshots(memo, tree, { objects, same, plain }, known))
 }
 
 const firstOf = (items: readonly Address[] = [], count: number) => items.slice(0, count)

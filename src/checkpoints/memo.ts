@@ -1,4 +1,5 @@
 import type { Address } from './address.ts'
+import type { Snapshots } from './snapshot.ts'
 
 /** What is known of an object or text that was stored: no need to write it again to know its address. */
 export type Stored = {
@@ -13,6 +14,10 @@ export type Look = 'own' | 'deep'
 export type Memo = {
   /** Undefined when the object is not known or no longer what it was. */
   find(object: object, look: Look): Stored | undefined
+  /** What is kept of an object, whatever became of it. */
+  look(object: object): { picture: Picture; stored: Stored } | undefined
+  /** Of lists, by their first element: kept for as long as that lives. */
+  snapshots: WeakMap<object, Snapshots>
   /** What the object holds now, to be kept with {@link keep}; undefined when that cannot be told from its fields. */
   picture(object: object): Picture | undefined
   keep(object: object, picture: Picture, stored: Stored): void
@@ -62,9 +67,13 @@ export function createMemo(): Memo {
       const found = objects.get(object)
       return found !== undefined && isUnchanged(object, found.picture, look) ? found.stored : undefined
     },
+    look: (object) => objects.get(object),
+    snapshots: new WeakMap(),
     picture: takePicture,
-    keep: (object, picture, stored) =>
-      void objects.set(object, { picture: { ...picture, keys: shapeOf(picture.keys) }, stored }),
+    keep: (object, picture, stored) => {
+      picture.keys = shapeOf(picture.keys)
+      objects.set(object, { picture, stored })
+    },
     findText: (text) => {
       const young = texts.get(text)
       if (young !== undefined) return young

@@ -78,6 +78,39 @@ for (const engine of engines) {
       expect(then.state).toEqual({ items: [long(1)], deep: { n: 1 } })
     })
 
+    test('a long list that grows, is cut, forked and changed in place is at every step what it was', async () => {
+      const saver = newSaver()
+      let random = 7
+      const upTo = (n: number) => {
+        random = (Math.imul(random, 1_103_515_245) + 12_345) >>> 0
+        return Math.floor((random / 2 ** 32) * n)
+      }
+      let list: Record<string, unknown>[] = Array.from({ length: 150 }, (_, i) => note(i))
+      const change = (kind: number, place: number) => {
+        const one = list[place] as Record<string, unknown>
+        if (kind === 0) one.content = long(upTo(1_000))
+        if (kind === 1) one[`field${upTo(3)}`] = upTo(9)
+        if (kind === 2) delete one[`field${upTo(3)}`]
+        if (kind === 3) {
+          // the same value by another name
+          const { id } = one
+          delete one.id
+          one.name = id ?? 'none'
+        }
+        if (kind === 4) list = list.toSpliced(place, 1)
+        if (kind === 5) list = list.toSpliced(place, 0, note(`new ${upTo(99)}`))
+      }
+      const puts: { config: Config; list: unknown[] }[] = []
+      for (let step = 0; step < 40; step++) {
+        list = [...list, ...Array.from({ length: upTo(8) }, () => note(`step ${step} ${upTo(999)}`))]
+        if (step % 2 === 1) change(upTo(6), upTo(list.length))
+        const parent = puts[step % 7 === 6 ? upTo(puts.length) : puts.length - 1]?.config ?? at('t')
+        puts.push({ config: await put(saver, parent, { list }), list: structuredClone(list) })
+      }
+      const fresh = sameUser()
+      for (const { config, list } of puts) expect((await valuesOf(fresh, config))?.list).toEqual(list)
+    })
+
     test('objects that were read are not sent again when they are stored', async () => {
       const saver = newSaver()
       const list = Array.from({ length: 50 }, (_, i) => note(i))
