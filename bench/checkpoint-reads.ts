@@ -5,6 +5,8 @@ import { alternate, ms, perSecond, type Row, timed } from './harness.ts'
 
 const KB = 1_000
 const HISTORY = 1_000
+const READS = 5
+const WARM_UP = 4
 const BOTH = ['peer', 'ours'] as const
 type Which = keyof Contestants
 
@@ -13,13 +15,13 @@ export async function getRows({ open, raw, rounds }: Bench): Promise<Row[]> {
   const read = async (which: Which, thread: string, count: number) => {
     const { saver } = savers[which]
     const { ms: spent } = await timed(async () => {
-      for (let i = 0; i < 3; i++) {
+      for (let i = 0; i < READS; i++) {
         const tuple = await saver.getTuple({ configurable: { thread_id: thread, checkpoint_ns: '' } })
         const list = tuple?.checkpoint.channel_values.messages as unknown[] | undefined
         if (list?.length !== count) throw new Error(`${which} read ${list?.length} messages of ${count}`)
       }
     })
-    return 3_000 / spent
+    return (1_000 * READS) / spent
   }
   const rows: Row[] = []
   for (const [size, count, target] of [
@@ -30,9 +32,9 @@ export async function getRows({ open, raw, rounds }: Bench): Promise<Row[]> {
     for (const which of BOTH)
       await createThread(savers[which].saver, size).put({ messages: state, user: 'u1' })
     const row = await raw.insert(Buffer.from(words(count * KB)))
-    for (const which of BOTH) await read(which, size, count)
+    for (let i = 0; i < WARM_UP; i++) for (const which of BOTH) await read(which, size, count)
     const rates = await alternate(rounds, {
-      raw: async () => 3_000 / (await timedTimes(3, () => raw.select(row, 1))),
+      raw: async () => (1_000 * READS) / (await timedTimes(READS, () => raw.select(row, 1))),
       peer: () => read('peer', size, count),
       ours: () => read('ours', size, count),
     })
