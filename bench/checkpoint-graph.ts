@@ -2,11 +2,11 @@ import { END, MessagesAnnotation, START, StateGraph } from '@langchain/langgraph
 import type { BaseCheckpointSaver } from '@langchain/langgraph-checkpoint'
 import { message, messages } from './checkpoint-state.ts'
 import type { Bench } from './checkpoints.ts'
-import { alternate, ms, type Row, timed } from './harness.ts'
+import { alternate, ms, type Row, timed, warmUp } from './harness.ts'
 
 const NODES = 10
-const RUNS = 3
-const WARM_UP = 4
+const RUNS = 6
+const WARM_UP_S = 4
 const TARGET = 3
 
 let threads = 0
@@ -43,7 +43,7 @@ export async function graphRows({ open, rounds }: Bench): Promise<Row[]> {
     peer: run(savers.peer.saver as BaseCheckpointSaver),
     ours: run(savers.ours.saver as BaseCheckpointSaver),
   }
-  for (let i = 0; i < WARM_UP; i++) for (const run of Object.values(contestants)) await run()
+  await warmUp(WARM_UP_S, ...Object.values(contestants))
   const spent = await alternate(rounds, contestants)
   const ratio = spent.peer / spent.ours
   return [

@@ -1,12 +1,12 @@
 import type { Contestants } from './checkpoint-savers.ts'
 import { createThread, message, messages, words } from './checkpoint-state.ts'
 import type { Bench } from './checkpoints.ts'
-import { alternate, ms, perSecond, type Row, timed } from './harness.ts'
+import { alternate, ms, perSecond, type Row, timed, warmUp } from './harness.ts'
 
 const KB = 1_000
 const HISTORY = 1_000
-const READS = 5
-const WARM_UP = 4
+const READS = 10
+const WARM_UP_S = 3
 const BOTH = ['peer', 'ours'] as const
 type Which = keyof Contestants
 
@@ -32,7 +32,7 @@ export async function getRows({ open, raw, rounds }: Bench): Promise<Row[]> {
     for (const which of BOTH)
       await createThread(savers[which].saver, size).put({ messages: state, user: 'u1' })
     const row = await raw.insert(Buffer.from(words(count * KB)))
-    for (let i = 0; i < WARM_UP; i++) for (const which of BOTH) await read(which, size, count)
+    await warmUp(WARM_UP_S, ...BOTH.map((which) => () => read(which, size, count)))
     const rates = await alternate(rounds, {
       raw: async () => (1_000 * READS) / (await timedTimes(READS, () => raw.select(row, 1))),
       peer: () => read('peer', size, count),

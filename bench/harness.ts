@@ -66,6 +66,14 @@ export async function alternate<K extends string>(
   return Object.fromEntries(names.map((name) => [name, median(measured[name])])) as Record<K, number>
 }
 
+/** Runs each for some seconds, unmeasured: what is measured is a process that has been at work, not one that starts. */
+export async function warmUp(seconds: number, ...contestants: (() => Promise<unknown>)[]): Promise<void> {
+  for (const work of contestants) {
+    const until = performance.now() + 1_000 * seconds
+    while (performance.now() < until) await work()
+  }
+}
+
 export function printTable(rows: Row[]): void {
   const cells = rows.map((row) => [
     row.work,
