@@ -36,20 +36,30 @@ export const NOTHING_KNOWN: Known = {
 
 const MAX_THREADS = 1_000
 const MAX_ADDRESSES_A_THREAD = 50_000
+// of all threads together: some 30 MB
+const MAX_ADDRESSES = 300_000
 const MAX_LISTS_A_THREAD = 100
 
 type Thread = { addresses: Set<Address>; lists: Map<string, StoredList> }
 
 /** Remembers, for the threads used last, what need not be sent again. */
-export function createKnown(): (thread: string) => Known {
+export function createKnown(maxAddresses = MAX_ADDRESSES): (thread: string) => Known {
   const threads = new Map<string, Thread>()
+  let total = 0
+  const forget = (name: string) => {
+    total -= threads.get(name)?.addresses.size ?? 0
+    threads.delete(name)
+  }
   const of = (name: string): Thread => {
     const thread = threads.get(name) ?? { addresses: new Set(), lists: new Map() }
     // the order of a map is that of insertion: what was used goes to the end
     threads.delete(name)
     threads.set(name, thread)
-    if (threads.size > MAX_THREADS) threads.delete(threads.keys().next().value as string)
     return thread
+  }
+  const forgetOldest = () => {
+    while (threads.size > MAX_THREADS || (total > maxAddresses && threads.size > 1))
+      forget(threads.keys().next().value as string)
   }
   return (name) => {
     const has = (address: Address) => threads.get(name)?.addresses.has(address) ?? false
@@ -57,8 +67,11 @@ export function createKnown(): (thread: string) => Known {
       has,
       add: (addresses) => {
         const known = of(name).addresses
+        total -= known.size
         if (known.size > MAX_ADDRESSES_A_THREAD) known.clear()
         for (const address of addresses) known.add(address)
+        total += known.size
+        forgetOldest()
       },
       listsOf: (ns) => ({
         has,
@@ -67,9 +80,10 @@ export function createKnown(): (thread: string) => Known {
           const { lists } = of(name)
           if (lists.size > MAX_LISTS_A_THREAD) lists.clear()
           for (const [channel, list] of kept) lists.set(`${ns}\0${channel}`, list)
+          forgetOldest()
         },
       }),
-      forget: () => void threads.delete(name),
+      forget: () => forget(name),
     }
   }
 }

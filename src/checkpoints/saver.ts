@@ -176,6 +176,8 @@ export class ThreadbaseSaver extends BaseCheckpointSaver {
       known.forget()
       outcome = await this.#store(input, NOTHING_KNOWN)
     }
+    if (outcome === 'missing')
+      throw new ThreadbaseError('unavailable', `checkpoint ${id} could not be stored whole`)
     if (outcome === 'conflict') throw behind(key.threadId, place.id)
     if (outcome === 'replaced') await this.#upkeep.sweep(key.userId, key.threadId)
     return this.#configOf(config)(key.threadId, key.ns, id)
