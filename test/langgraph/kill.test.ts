@@ -82,7 +82,7 @@ for (const engine of engines) {
       }
       for (let kill = 0; kill < KILLS; kill++) {
         const child = runChild('run-graph.ts', place)
-        const lines = await killAfter(child, Math.floor(Math.random() * 20), Math.random() * 10)
+        const lines = await killAfter(child, 2 + Math.floor(Math.random() * 18), Math.random() * 10)
         requireKept(lines[0] ?? {})
         expect(lines.at(-1)?.done).toBeUndefined()
         acknowledged.push(...lines)

@@ -61,7 +61,7 @@ for (const engine of engines) {
         await db.transaction().execute(async (tx) => {
           await sql`select pg_advisory_xact_lock(n) from generate_series(0, 63) n`.execute(tx)
           await repo.putItems(tx, 'lock-a', [row], 0)
-          await Promise.race([b.put(['n'], 'k', { of: 'b' }), refuseAfter(5_000)])
+          await Promise.race([b.put(['n'], 'k', { of: 'b' }), refuseAfter(30_000)])
           expect((await b.get(['n'], 'k'))?.value).toEqual({ of: 'b' })
         })
         expect((await a.get(['n'], 'k'))?.value).toEqual({})
