@@ -24,6 +24,8 @@ create table :"schema".checkpoints (
   channels      text[] not null,
   roots         uuid[] not null,
   metadata      jsonb not null,
+  -- a column, for row level security lets no expression on jsonb be looked up in an index
+  run_id        text collate "C" generated always as (metadata ->> 'run_id') stored,
   -- the rest, versions and small values, coded like data in checkpoint_blobs
   codec         smallint not null,
   key_id        text,
@@ -77,8 +79,8 @@ create table :"schema".checkpoint_tombstones (
 );
 
 -- what runs made, for those that name theirs: to be removed by it
-create index checkpoints_of_run on :"schema".checkpoints (user_id, (metadata ->> 'run_id'), thread_id)
-  where metadata ->> 'run_id' is not null;
+create index checkpoints_of_run on :"schema".checkpoints (user_id, run_id, thread_id)
+  where run_id is not null;
 
 -- compressed before they come here, where it helps
 alter table :"schema".checkpoints alter column record set storage external;

@@ -1,4 +1,4 @@
-import type { ColumnType, Generated, Kysely, Transaction } from 'kysely'
+import type { ColumnType, Generated, GeneratedAlways, Kysely, Transaction } from 'kysely'
 import { sql } from 'kysely'
 
 /** What a `json`/`jsonb` column holds: any JSON value when read, its text (see core/json.ts) when written. */
@@ -112,6 +112,8 @@ export type CheckpointsTable = {
   channels: string[]
   roots: (string | null)[]
   metadata: Json
+  /** Of the metadata. */
+  run_id: GeneratedAlways<string | null>
   codec: number
   key_id: string | null
   record: Buffer

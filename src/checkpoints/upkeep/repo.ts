@@ -47,7 +47,7 @@ export type Doomed = { olderThanS?: number; keepLatest?: number } | { runIds: st
 
 /** In the words of the index. */
 const ofRuns = (runIds: string[]) => sql`
-  metadata ->> 'run_id' is not null and metadata ->> 'run_id' = any (${textArray(runIds)}::text[])`
+  run_id is not null and run_id = any (${textArray(runIds)}::text[])`
 
 /** Hides the doomed checkpoints. Returns how many. */
 export async function hideCheckpoints(
