@@ -1,5 +1,4 @@
 import { Command } from 'commander'
-import { listStateUsers } from '../checkpoints/service.ts'
 import { ThreadbaseError } from '../core/errors.ts'
 import type { Threadbase } from '../threadbase.ts'
 import type { CliContext } from './context.ts'
@@ -53,6 +52,7 @@ function pruneCommand(cli: CliContext): Command {
 
 async function prune(cli: CliContext, tb: Threadbase, options: Prune): Promise<void> {
   const { user, allUsers, thread, olderThan } = options
+  const { listStateUsers } = await import('../checkpoints/service.ts')
   const limits = { keepLatest: readCount(options.keepLatest), olderThanS: readSeconds(olderThan) }
   const removed = { threads: 0, checkpoints: 0, writes: 0 }
   const progress = createProgress(cli.stderr, 'prune')
