@@ -1,7 +1,8 @@
 import { HumanMessage } from '@langchain/core/messages'
-import { type CompiledQuery, type Kysely, sql } from 'kysely'
+import { type Kysely, sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { engines, type TestDatabase } from '../../test/harness.ts'
+import { explain, type Plan, rolledBack } from '../../test/plans.ts'
 import { type Db, type Schema, t } from '../db/schema.ts'
 import * as repo from './repo.ts'
 import { ThreadbaseSaver } from './service.ts'
@@ -15,20 +16,6 @@ const TABLES = ['checkpoints', 'checkpoint_blobs', 'checkpoint_writes']
 const SIZES: Record<string, number> = { pglite: 20_000, postgres: 100_000 }
 
 type Reads = { scans: number; rows: number }
-type Plan = Record<string, unknown> & { Plans?: Plan[] }
-
-class RolledBack extends Error {}
-
-async function rolledBack(db: Kysely<Schema>, work: (tx: Db) => Promise<unknown>): Promise<void> {
-  const done = db.transaction().execute(async (tx) => {
-    await work(tx)
-    throw new RolledBack()
-  })
-  await done.catch((error) => {
-    if (!(error instanceof RolledBack)) throw error
-  })
-}
-
 /** What was read so far in this transaction, in functions as well, where no `explain` looks. */
 async function countReads(tx: Db, schema: string): Promise<Reads> {
   const { rows } = await sql<Reads>`
@@ -54,32 +41,15 @@ async function readsOf(
   return reads
 }
 
-/** The indexes that a statement is planned to use, and whether any table is read as a whole. */
-async function explain(db: Kysely<Schema>, work: (db: Db) => Promise<unknown>): Promise<string[]> {
-  const sent: CompiledQuery[] = []
-  const recording = db.withPlugin({
-    transformQuery({ node, queryId }) {
-      sent.push(db.getExecutor().compileQuery(node, queryId))
-      return node
-    },
-    transformResult: async ({ result }) => result,
-  })
-  await rolledBack(recording, work)
+/** The indexes that the statements of some work are planned to use, and the tables that are read as a whole. */
+async function indexesOf(db: Kysely<Schema>, work: (db: Db) => Promise<unknown>): Promise<string[]> {
   const used = new Set<string>()
   const visit = (plan: Plan) => {
     if (plan['Index Name'] !== undefined) used.add(String(plan['Index Name']))
     if (plan['Node Type'] === 'Seq Scan') used.add(`seq scan of ${plan['Relation Name']}`)
     for (const inner of plan.Plans ?? []) visit(inner)
   }
-  for (const query of sent) {
-    await rolledBack(db, async (tx) => {
-      const { rows } = await tx.executeQuery<{ 'QUERY PLAN': { Plan: Plan }[] }>({
-        ...query,
-        sql: `explain (analyze, format json) ${query.sql}`,
-      })
-      visit(rows[0]?.['QUERY PLAN'][0]?.Plan as Plan)
-    })
-  }
+  for (const plan of await explain(db, work)) visit(plan)
   return [...used].sort()
 }
 
@@ -194,14 +164,14 @@ for (const engine of engines) {
 
         test('the statements are planned with the indexes that are for them', async () => {
           const key = 'checkpoints_pkey'
-          expect(await explain(db, (tx) => upkeep.listThreadIds(tx, USER, ['run 1']))).toEqual([
+          expect(await indexesOf(db, (tx) => upkeep.listThreadIds(tx, USER, ['run 1']))).toEqual([
             'checkpoints_of_run',
           ])
           const query = { userId: USER, threadId: 'thread', ns: '', limit: 10 }
-          const list = await explain(db, (tx) => repo.readCheckpoints(tx, query))
+          const list = await indexesOf(db, (tx) => repo.readCheckpoints(tx, query))
           expect(list).toEqual([key, 'checkpoint_writes_pkey'].sort())
           expect(
-            await explain(db, (tx) => upkeep.hideCheckpoints(tx, USER, 'thread', { keepLatest: 1 })),
+            await indexesOf(db, (tx) => upkeep.hideCheckpoints(tx, USER, 'thread', { keepLatest: 1 })),
           ).toEqual([key])
         })
       })

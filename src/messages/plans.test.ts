@@ -1,54 +1,11 @@
 import { randomUUID } from 'node:crypto'
-import { type CompiledQuery, type Kysely, sql } from 'kysely'
+import { type Kysely, sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { engines, type TestDatabase } from '../../test/harness.ts'
+import { explain, type Plan } from '../../test/plans.ts'
 import type { Db, Schema } from '../db/schema.ts'
 import * as repo from './repo.ts'
 import type { NewMessage } from './schema.ts'
-
-type Plan = Record<string, unknown> & { Plans?: Plan[] }
-
-class RolledBack extends Error {}
-
-async function rolledBack(db: Kysely<Schema>, work: (tx: Db) => Promise<unknown>): Promise<void> {
-  const done = db.transaction().execute(async (tx) => {
-    await work(tx)
-    throw new RolledBack()
-  })
-  await done.catch((error) => {
-    if (!(error instanceof RolledBack)) throw error
-  })
-}
-
-/** The plans of the statements that some work sends, as they ran; nothing of it stays. */
-async function explain(
-  db: Kysely<Schema>,
-  work: (db: Db) => Promise<unknown>,
-  how: 'analyze' | 'generic_plan' = 'analyze',
-): Promise<Plan[]> {
-  const sent: CompiledQuery[] = []
-  const recording = db.withPlugin({
-    transformQuery({ node, queryId }) {
-      sent.push(db.getExecutor().compileQuery(node, queryId))
-      return node
-    },
-    transformResult: async ({ result }) => result,
-  })
-  await rolledBack(recording, work)
-  const plans: Plan[] = []
-  for (const query of sent) {
-    await rolledBack(db, async (tx) => {
-      const text = `explain (${how}, format json) ${query.sql}`
-      const { rows } = await tx.executeQuery<{ 'QUERY PLAN': { Plan: Plan }[] }>({
-        ...query,
-        sql: text,
-        parameters: how === 'analyze' ? query.parameters : [],
-      })
-      plans.push(rows[0]?.['QUERY PLAN'][0]?.Plan as Plan)
-    })
-  }
-  return plans
-}
 
 /** The index of each scan of the messages, by the alias that the statement has for them. */
 function indexes(plan: Plan): string[] {
