@@ -1,7 +1,14 @@
 import { posix } from 'node:path'
 
 /** One import statement of a file: what it names, and whether only types come with it. */
-export type Import = { file: string; line: number; target: string; typeOnly: boolean }
+export type Import = {
+  file: string
+  line: number
+  target: string
+  typeOnly: boolean
+  /** As soon as the file is loaded, not when a statement of it runs. */
+  atStart: boolean
+}
 
 const SLICES = [
   'identity',
@@ -52,6 +59,7 @@ const DRIVERS: [driver: RegExp, adapters: RegExp][] = [
   [/^@opentelemetry\//, /^traces\.ts$/],
   [/^prom-client$/, /^http\/(process-)?metrics\.ts$/],
 ]
+const LOADS_SERVICES = /\/service\.ts$|^(threadbase|server)\.ts$/
 const ENTRY_POINTS = /^(index|server|cli\/main)\.ts$/
 const SQL =
   /\bsql(<[^`]*>)?`|\bsql\.(raw|table|ref|id|join|lit)\(|\.(selectFrom|insertInto|updateTable|deleteFrom|mergeInto|with)\(['"(]|CompiledQuery/
@@ -67,7 +75,13 @@ export function readImports(file: string, text: string): Import[] {
     const onlyTypes =
       names?.split(',').every((name) => name.trim() === '' || /^\s*type\s/.test(name)) ?? false
     const line = code.slice(0, (match.index ?? 0) + match[0].length).split('\n').length
-    return { file, line, target: fixed ?? dynamic ?? '', typeOnly: type !== undefined || onlyTypes }
+    return {
+      file,
+      line,
+      target: fixed ?? dynamic ?? '',
+      typeOnly: type !== undefined || onlyTypes,
+      atStart: dynamic === undefined,
+    }
   })
 }
 
@@ -92,9 +106,19 @@ export function findViolations(files: ReadonlyMap<string, string>): string[] {
 
 const roomOf = (file: string) => (file.includes('/') ? (file.split('/')[0] as string) : file)
 
-function checkImport({ file, line, target, typeOnly }: Import, files: ReadonlyMap<string, string>): string[] {
+function checkImport(
+  { file, line, target, typeOnly, atStart }: Import,
+  files: ReadonlyMap<string, string>,
+): string[] {
   const at = `${file}:${line}`
-  if (target.startsWith('.')) return checkOwnImport(at, file, posix.join(posix.dirname(file), target), files)
+  if (target.startsWith('.')) {
+    const own = posix.join(posix.dirname(file), target)
+    const problems = checkOwnImport(at, file, own, files)
+    // all commands are known at the start, one of them runs: help waits for no service
+    if (file.startsWith('cli/') && atStart && !typeOnly && LOADS_SERVICES.test(own))
+      problems.push(`${at} loads ${own} at the start of every command`)
+    return problems
+  }
   const problems: string[] = []
   for (const [driver, adapters] of DRIVERS) {
     if (driver.test(target) && !adapters.test(file)) problems.push(`${at} imports the driver ${target}`)

@@ -60,6 +60,12 @@ describe('the architecture', () => {
       /x\.ts:4 imports upwards/,
     ],
     [
+      'a command loads services that others do not need',
+      'cli/x.ts',
+      "import { x } from '../threads/service.ts'",
+      /at the start of every command/,
+    ],
+    [
       'a slice reaches into another',
       'messages/x.ts',
       "import * as repo from '../threads/repo.ts'",
