@@ -1,3 +1,4 @@
+import { KEY_FORM, readKey } from './core/key-ring.ts'
 import { checkHttpUrl, checkOrigins, checkPairs, checkTrustProxy } from './core/network.ts'
 import { DEFAULT_APP_ROLE, DEFAULT_SCHEMA } from './db/database.ts'
 import { parseRedisUrl } from './redis/url.ts'
@@ -172,6 +173,30 @@ export const VARIABLES = {
     default: 'threadbase:',
     description: 'Begins the name of every key and channel in Redis.',
     check: maxLength(100),
+  },
+  ENCRYPTION_KEY: {
+    name: 'ENCRYPTION_KEY',
+    kind: 'secret',
+    description:
+      'Encrypts what is stored encrypted: 32 random bytes in base64 or base64url (a Fernet key is one), the same on all servers. A list (comma-separated) to change it: the first encrypts, all decrypt. Who loses it loses what it encrypted. Default, on the embedded store: made when it is first needed, in `DATA_DIR/encryption.key`. Required with `NODE_ENV=production`.',
+    check: listOf(
+      (part) => readKey(part) !== undefined,
+      `must hold one or more keys, separated by commas, each ${KEY_FORM}`,
+    ),
+  },
+  CHECKPOINT_ENCRYPTION: {
+    name: 'CHECKPOINT_ENCRYPTION',
+    kind: 'boolean',
+    default: 'false',
+    description:
+      "Encrypt what LangGraph's checkpointer stores of channels and writes with `ENCRYPTION_KEY`. On PostgreSQL it needs that variable.",
+  },
+  CHECKPOINT_ALLOW_PLAINTEXT: {
+    name: 'CHECKPOINT_ALLOW_PLAINTEXT',
+    kind: 'boolean',
+    default: 'false',
+    description:
+      'With `CHECKPOINT_ENCRYPTION`: read values that were stored before it was turned on. `false`: they are refused.',
   },
   HOST: {
     name: 'HOST',
@@ -441,6 +466,6 @@ export const VARIABLES = {
     name: 'NODE_ENV',
     kind: 'text',
     description:
-      '`production` refuses to start without `DATABASE_URL`, and in mode `accounts` without `AUTH_SECRET`.',
+      '`production` refuses to start without `DATABASE_URL` or `ENCRYPTION_KEY`, and in mode `accounts` without `AUTH_SECRET`.',
   },
 } as const satisfies Record<string, Variable>

@@ -19,6 +19,13 @@ export type Config = {
   dataDir: string
   redisUrl: string | undefined
   redisPrefix: string
+  /** The first encrypts, all decrypt. */
+  encryptionKeys: string[] | undefined
+  checkpoints: {
+    /** Whether channel values are encrypted. */
+    encrypted: boolean
+    allowPlaintext: boolean
+  }
   host: string
   port: number
   auth: AuthSettings
@@ -67,7 +74,7 @@ type Environment = Record<string, string | undefined>
  */
 export function parseConfig(env: Environment): Config {
   const read = readerOf(env)
-  const { text, required, number, requiredNumber, milliseconds, flag } = read
+  const { text, required, number, requiredNumber, milliseconds, flag, list } = read
   const v = VARIABLES
   const config: Config = {
     databaseUrl: text(v.DATABASE_URL),
@@ -84,6 +91,11 @@ export function parseConfig(env: Environment): Config {
     dataDir: required(v.DATA_DIR),
     redisUrl: text(v.REDIS_URL),
     redisPrefix: required(v.REDIS_PREFIX),
+    encryptionKeys: list(v.ENCRYPTION_KEY),
+    checkpoints: {
+      encrypted: flag(v.CHECKPOINT_ENCRYPTION),
+      allowPlaintext: flag(v.CHECKPOINT_ALLOW_PLAINTEXT),
+    },
     host: required(v.HOST),
     port: requiredNumber(v.PORT),
     auth: readAuth(read),
@@ -117,6 +129,7 @@ export function parseConfig(env: Environment): Config {
     },
   }
   if (text(v.NODE_ENV) === 'production') requireForProduction(config)
+  requireForEncryption(config)
   return config
 }
 
@@ -180,11 +193,18 @@ function readAuth({ text, required, requiredNumber, flag, list }: Reader): AuthS
   }
 }
 
-function requireForProduction({ databaseUrl, auth }: Config): void {
+/** A key in the directory of one server would be of no use to the others, and is easily lost beside a database that stays. */
+function requireForEncryption({ databaseUrl, encryptionKeys, checkpoints }: Config): void {
+  if (checkpoints.encrypted && databaseUrl !== undefined && encryptionKeys === undefined)
+    throw missing('ENCRYPTION_KEY', 'CHECKPOINT_ENCRYPTION', ' where DATABASE_URL is set')
+}
+
+function requireForProduction({ databaseUrl, auth, encryptionKeys }: Config): void {
   const production = 'NODE_ENV=production'
   if (databaseUrl === undefined)
     throw missing('DATABASE_URL', production, ': the embedded store is for development')
   if (auth.mode === 'accounts' && auth.secrets === undefined) throw missing('AUTH_SECRET', production)
+  if (encryptionKeys === undefined) throw missing('ENCRYPTION_KEY', production)
 }
 
 function missing(variable: string, by: string, why = ''): ThreadbaseError {

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { type AuditService, createAuditService } from './audit/service.ts'
 import type { Bus } from './bus/bus.ts'
@@ -21,6 +22,7 @@ import {
 import { type Config, parseConfig } from './config.ts'
 import type { ConfigDefaults } from './configs/schema.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
+import { readKey, writeKey } from './core/key-ring.ts'
 import { type Logger, silentLog } from './core/log.ts'
 import type { Database, RlsMode } from './db/database.ts'
 import { requireMigrated, upgrade } from './db/migrate.ts'
@@ -129,9 +131,10 @@ export async function openConfigured(
     }
     await prepareRls(database, { grant: config.migrateAtStart })
     const auth = await withSecrets(config, log)
+    const settings = { ...config, auth, log, checkpoints: await withEncryption(config, checkpoints), store }
     const ports = await openPorts(config, log)
     try {
-      return await createThreadbase(database, { ...config, auth, log, checkpoints, store }, ports)
+      return await createThreadbase(database, settings, ports)
     } catch (error) {
       await Promise.all([ports.cache.close(), ports.bus.close()])
       throw error
@@ -162,6 +165,21 @@ async function withSecrets({ auth, dataDir, databaseUrl }: Config, log: Logger):
   if (databaseUrl !== undefined)
     log.warn({ file }, 'AUTH_SECRET is not set: other servers will not take the tokens of this one')
   return { ...auth, secrets: [await readOrMakeSecret(file)] }
+}
+
+const ENCRYPTION_KEY = {
+  create: () => writeKey(randomBytes(32)),
+  isSecret: (text: string) => readKey(text) !== undefined,
+}
+
+/** What the application says comes before the environment; a key is made only where one is needed. */
+async function withEncryption(
+  { checkpoints: { encrypted, allowPlaintext }, encryptionKeys, dataDir }: Config,
+  options: CheckpointOptions = {},
+): Promise<CheckpointOptions> {
+  if (!encrypted || options.encryption !== undefined) return options
+  const keys = encryptionKeys ?? [await readOrMakeSecret(join(dataDir, 'encryption.key'), ENCRYPTION_KEY)]
+  return { ...options, encryption: { keys, allowPlaintext } }
 }
 
 type LangGraphOptions = Pick<ThreadbaseOptions, 'checkpoints' | 'store'>

@@ -1,6 +1,7 @@
-import { createCipheriv, createDecipheriv, hash, hkdfSync, randomBytes } from 'node:crypto'
+import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto'
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { ThreadbaseError } from '../core/errors.ts'
+import { KEY_FORM, type Key, readKey } from '../core/key-ring.ts'
 import { type Addresser, createAddresser } from './address.ts'
 
 /** How a stored value is coded; see migrations/0005_checkpoints.sql. */
@@ -45,7 +46,7 @@ export function createCodecs(encryption?: EncryptionOptions): (userId: string) =
     const plain = plainCodec()
     return () => plain
   }
-  const ring = encryption.keys.map(readKey)
+  const ring = encryption.keys.map(requireKey)
   if (ring.length === 0)
     throw new ThreadbaseError('invalid_input', 'encryption needs a key', { field: 'encryption.keys' })
   const codecs = new Map<string, Codec>()
@@ -60,15 +61,11 @@ export function createCodecs(encryption?: EncryptionOptions): (userId: string) =
   }
 }
 
-type Key = { id: string; bytes: Buffer }
-
-function readKey(text: string, i: number): Key {
-  const bytes = Buffer.from(text, 'base64url')
-  if (!/^[\w+/-]+=*$/.test(text) || bytes.length !== KEY_BYTES) {
-    const message = `encryption key ${i + 1} must be ${KEY_BYTES} bytes in base64`
-    throw new ThreadbaseError('invalid_input', message, { field: 'encryption.keys' })
-  }
-  return { id: hash('sha256', bytes, 'hex').slice(0, 16), bytes }
+function requireKey(text: string, i: number): Key {
+  const key = readKey(text)
+  if (key !== undefined) return key
+  const message = `encryption key ${i + 1} must be ${KEY_FORM}`
+  throw new ThreadbaseError('invalid_input', message, { field: 'encryption.keys' })
 }
 
 const derive = ({ bytes }: Key, userId: string, use: string) =>
@@ -150,12 +147,12 @@ function decrypt(key: Buffer, data: Buffer, place: string): Buffer {
 }
 
 function unknownKey(keyId: string): ThreadbaseError {
-  const message = `a stored checkpoint value is encrypted with key ${keyId}, which is not among the encryption keys`
+  const message = `a stored checkpoint value is encrypted with key ${keyId}, which is not among the encryption keys (ENCRYPTION_KEY)`
   return new ThreadbaseError('unavailable', message, { keyId })
 }
 
 function plaintextRefused(): ThreadbaseError {
   const message =
-    'a stored checkpoint value is not encrypted; encryption.allowPlaintext lets such values be read'
+    'a stored checkpoint value is not encrypted; encryption.allowPlaintext (CHECKPOINT_ALLOW_PLAINTEXT) lets such values be read'
   return new ThreadbaseError('forbidden', message, { field: 'encryption.allowPlaintext' })
 }

@@ -61,6 +61,8 @@ describe('a log line', () => {
     'apiKeys',
     'clientSecret',
     'DATABASE_URL',
+    'encryptionKeys',
+    'ENCRYPTION_KEY',
     'content',
     'body',
     'tool_input',

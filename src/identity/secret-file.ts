@@ -3,16 +3,22 @@ import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { ThreadbaseError } from '../core/errors.ts'
 
-const MIN_LENGTH = 32
+export type SecretForm = { create(): string; isSecret(text: string): boolean }
+
+const RANDOM: SecretForm = {
+  create: () => randomBytes(48).toString('base64url'),
+  isSecret: (text) => text.length >= 32,
+}
 
 /**
  * The secret that a file holds; one is made, readable by its owner alone, when there is no file. Of processes that start
  * together all get the same.
+ * @param form what a secret looks like. Default: 32 characters or more
  * @throws invalid_input for a file that holds none
  */
-export async function readOrMakeSecret(file: string): Promise<string> {
-  const secret = (await readIfThere(file)) ?? (await make(file))
-  if (secret.length >= MIN_LENGTH) return secret
+export async function readOrMakeSecret(file: string, form: SecretForm = RANDOM): Promise<string> {
+  const secret = (await readIfThere(file)) ?? (await make(file, form.create()))
+  if (form.isSecret(secret)) return secret
   throw new ThreadbaseError('invalid_input', `${file} does not hold a secret: remove it to get a new one`, {
     file,
   })
@@ -28,8 +34,7 @@ async function readIfThere(file: string): Promise<string | undefined> {
 }
 
 /** The file is there whole or not at all, and never replaced. */
-async function make(file: string): Promise<string> {
-  const secret = randomBytes(48).toString('base64url')
+async function make(file: string, secret: string): Promise<string> {
   const partial = `${file}.${process.pid}.${randomBytes(4).toString('hex')}`
   await mkdir(dirname(file), { recursive: true })
   await writeFile(partial, `${secret}\n`, { mode: 0o600, flush: true })

@@ -1,0 +1,21 @@
+import { hash } from 'node:crypto'
+
+/** A key of a ring. Rows name it by its id, which tells nothing of the key. */
+export type Key = { id: string; bytes: Buffer }
+
+const KEY_BYTES = 32
+// the form of Fernet's keys, with or without the padding, and plain base64 of as many bytes
+const KEY = /^[\w+/-]{43}=?$/
+
+/** What a text that is no key should have been. */
+export const KEY_FORM = `${KEY_BYTES} bytes in base64 or base64url`
+
+/** Undefined when the text is no key. */
+export function readKey(text: string): Key | undefined {
+  if (!KEY.test(text)) return undefined
+  const bytes = Buffer.from(text, 'base64url')
+  return { id: hash('sha256', bytes, 'hex').slice(0, 16), bytes }
+}
+
+/** A key as text, padded as Python's Fernet wants it. */
+export const writeKey = (bytes: Uint8Array): string => `${Buffer.from(bytes).toString('base64url')}=`
