@@ -1,16 +1,20 @@
 import { configDefaults, defineConfig } from 'vitest/config'
 
 /**
- * What opens no store, or not by the mode asked for, and what tests the processes around one: there is nothing in it to
- * run once more.
+ * What opens no store, or not by the mode asked for, what tests the processes around one, and what another suite covers
+ * with the same statements: there is nothing in it to run once more.
  */
 const ALIKE_IN_EVERY_MODE = [
   'src/{bus,cache,core,redis}/**',
+  'src/encryption.test.ts',
+  'src/checkpoints/{serde,tree,validation,versions}.test.ts',
+  'src/checkpoints/store/texts.test.ts',
   'src/db/{arrays,directory-lock,pglite,postgres}.test.ts',
   'src/http/{limits,metrics,traces,web}.test.ts',
   'src/identity/{addresses,checks,external,passwords,secret-file,tokens}.test.ts',
   'src/transfer/cli.test.ts',
-  'test/{architecture,docs,harness,ports,redis-access,redis-faults}.test.ts',
+  'test/{architecture,docs,harness,openai-server,ports,redis-access,redis-faults}.test.ts',
+  'test/langgraph/{dialogues,kill,two-runs}.test.ts',
   'test/e2e/{auth-modes,package,redis,refusals,two-servers,users,walkthrough}.test.ts',
 ]
 const again = process.env.THREADBASE_TEST_RLS === 'enforce'

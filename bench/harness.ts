@@ -14,6 +14,16 @@ export type Row = {
   ratio?: number
   target?: string
   met?: boolean
+  /** What the database and its driver need for the same bytes without us, and our rate as a share of that. */
+  raw?: string
+  rawRatio?: number
+}
+
+export type BenchOptions = {
+  /** Parts of a suite by name, where it has any. Default: all. */
+  only?: string[]
+  /** Default: the suite's own. */
+  rounds?: number
 }
 
 export const root = fileURLToPath(new URL('..', import.meta.url))
@@ -34,21 +44,34 @@ export async function timed<T>(work: () => Promise<T>): Promise<{ ms: number; re
   return { ms: performance.now() - started, result }
 }
 
-/** Runs the contestants in turn, `rounds` times, and gives each one's median: what slows the machine slows all. */
+/**
+ * Runs the contestants in turn, `rounds` times, and gives each one's median: what slows the machine slows all.
+ * @param fewer how many rounds a contestant takes part in that is too slow for all of them
+ */
 export async function alternate<K extends string>(
   rounds: number,
   contestants: Record<K, () => Promise<number>>,
+  fewer: Partial<Record<K, number>> = {},
 ): Promise<Record<K, number>> {
   const names = Object.keys(contestants) as K[]
   const measured = Object.fromEntries(names.map((name) => [name, [] as number[]])) as Record<K, number[]>
   for (let round = 0; round < rounds; round++) {
     for (const name of names) {
+      if (round >= (fewer[name] ?? rounds)) continue
       const value = await contestants[name]()
       measured[name].push(value)
-      process.stderr.write(`  round ${round + 1}/${rounds}  ${name}: ${value.toFixed(1)}\n`)
+      process.stderr.write(`  round ${round + 1}/${rounds}  ${name}: ${value.toFixed(value < 10 ? 2 : 1)}\n`)
     }
   }
   return Object.fromEntries(names.map((name) => [name, median(measured[name])])) as Record<K, number>
+}
+
+/** Runs each for some seconds, unmeasured: what is measured is a process that has been at work, not one that starts. */
+export async function warmUp(seconds: number, ...contestants: (() => Promise<unknown>)[]): Promise<void> {
+  for (const work of contestants) {
+    const until = performance.now() + 1_000 * seconds
+    while (performance.now() < until) await work()
+  }
 }
 
 export function printTable(rows: Row[]): void {
@@ -59,8 +82,10 @@ export function printTable(rows: Row[]): void {
     row.ratio === undefined ? '' : row.ratio.toFixed(2),
     row.target ?? '',
     row.met === undefined ? '' : row.met ? 'yes' : 'NO',
+    row.raw ?? '',
+    row.rawRatio === undefined ? '' : row.rawRatio.toFixed(2),
   ])
-  const all = [['work', 'measured', 'limit', 'ratio', 'target', 'met'], ...cells]
+  const all = [['work', 'measured', 'limit', 'ratio', 'target', 'met', 'raw', 'of raw'], ...cells]
   const widths = all[0]?.map((_, column) => Math.max(...all.map((line) => line[column]?.length ?? 0))) ?? []
   for (const line of all)
     console.log(

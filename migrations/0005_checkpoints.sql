@@ -24,6 +24,8 @@ create table :"schema".checkpoints (
   channels      text[] not null,
   roots         uuid[] not null,
   metadata      jsonb not null,
+  -- a column, for row level security lets no expression on jsonb be looked up in an index
+  run_id        text collate "C" generated always as (metadata ->> 'run_id') stored,
   -- the rest, versions and small values, coded like data in checkpoint_blobs
   codec         smallint not null,
   key_id        text,
@@ -39,7 +41,7 @@ create table :"schema".checkpoint_blobs (
   hash      uuid not null,
   -- what the serializer calls its form; null for a node
   type      text,
-  -- 0: UTF-8 text, 1: bytes, 2: Zstandard
+  -- 0: UTF-8 text, 1: bytes, 2: Zstandard; of a node how many levels of nodes are below it
   codec     smallint not null,
   -- with which key data is encrypted (AES-256-GCM, after the coding); null: it is not
   key_id    text,
@@ -76,6 +78,10 @@ create table :"schema".checkpoint_tombstones (
   primary key (user_id, thread_id)
 );
 
+-- what runs made, for those that name theirs: to be removed by it
+create index checkpoints_of_run on :"schema".checkpoints (user_id, run_id, thread_id)
+  where run_id is not null;
+
 -- compressed before they come here, where it helps
 alter table :"schema".checkpoints alter column record set storage external;
 alter table :"schema".checkpoint_blobs alter column data set storage external, alter column refs set storage external;
@@ -104,6 +110,18 @@ create function :"schema".checkpoint_lock_key(p_user_id text, p_thread_id text) 
 language sql immutable parallel safe
 return hashtextextended(p_thread_id, hashtextextended(p_user_id, 20041));
 
+-- What was removed while a statement waited for the lock of a thread must be seen as removed. Where transactions are not
+-- read committed it would be taken for stored, and lost.
+create function :"schema".require_read_committed() returns void
+language plpgsql stable
+as $function$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception using errcode = 'invalid_transaction_state', message = 'the transaction is not read committed';
+  end if;
+end
+$function$;
+
 -- Stores a checkpoint and the values that the caller does not know to be stored, in one statement.
 --
 -- p_expected are the addresses that the new rows name and that the caller believes to be stored. When some are not, the
@@ -125,6 +143,7 @@ set plan_cache_mode = force_generic_plan
 set jit = off
 as $function$
 begin
+  perform :"schema".require_read_committed();
   if p_children is null then
     perform pg_advisory_xact_lock_shared(:"schema".checkpoint_lock_key(p_user_id, p_thread_id));
   else
@@ -184,6 +203,7 @@ set plan_cache_mode = force_generic_plan
 set jit = off
 as $function$
 begin
+  perform :"schema".require_read_committed();
   perform pg_advisory_xact_lock_shared(:"schema".checkpoint_lock_key(p_user_id, p_thread_id));
   if exists (select from :"schema".checkpoint_tombstones t
               where t.user_id = p_user_id and t.thread_id = p_thread_id and t.deleted_through >= p_id)
@@ -206,38 +226,77 @@ begin
 end
 $function$;
 
--- All values and nodes below some roots, each once for every node that names it.
+-- Removes all of a thread, and remembers up to which checkpoint; forgets removals after which no write can be on its way
+-- any more. The lock comes first, in a statement of its own: what is deleted is what is there then.
+create function :"schema".delete_checkpoint_thread(p_user_id text, p_thread_id text, p_remember_s float8) returns void
+language plpgsql volatile
+as $function$
+begin
+  perform :"schema".require_read_committed();
+  perform pg_advisory_xact_lock(:"schema".checkpoint_lock_key(p_user_id, p_thread_id));
+  with gone as (
+    delete from :"schema".checkpoints where user_id = p_user_id and thread_id = p_thread_id returning checkpoint_id
+  ), writes as (
+    delete from :"schema".checkpoint_writes where user_id = p_user_id and thread_id = p_thread_id returning checkpoint_id
+  ), blobs as (
+    delete from :"schema".checkpoint_blobs where user_id = p_user_id and thread_id = p_thread_id
+  ), last as (
+    select max(checkpoint_id collate "C") as id from (select * from gone union all select * from writes) x
+  )
+  insert into :"schema".checkpoint_tombstones as tomb (user_id, thread_id, deleted_through)
+  select p_user_id, p_thread_id, last.id from last where last.id is not null
+      on conflict (user_id, thread_id) do update
+         set deleted_through = greatest(tomb.deleted_through, excluded.deleted_through),
+             deleted_at = greatest(tomb.deleted_at, now());
+  delete from :"schema".checkpoint_tombstones
+   where user_id = p_user_id and deleted_at < now() - make_interval(secs => p_remember_s);
+end
+$function$;
+
+-- All values and nodes below some roots, those that several nodes name perhaps more than once.
 create function :"schema".checkpoint_parts(p_user_id text, p_thread_id text, p_roots uuid[])
 returns table (hash uuid, type text, codec smallint, key_id text, data bytea, refs uuid[])
 language plpgsql stable
--- nobody can estimate a recursion: the planner would prepare for millions of rows, and compile for them
 set plan_cache_mode = force_generic_plan
 set jit = off
 as $function$
+declare
+  v_level uuid[] := p_roots;
+  v_values uuid[] := '{}';
+  v_nodes uuid[];
+  v_parts uuid[];
 begin
+  -- a level at a time, and all values in the end: a recursive query would carry them along. With a limit each part is
+  -- looked up by its key, whatever the planner thinks of the table.
+  while cardinality(v_level) > 0 loop
+    return query
+      select b.* from unnest(v_level) part (hash), lateral (
+        select c.hash, c.type, c.codec, c.key_id, c.data, c.refs from :"schema".checkpoint_blobs c
+         where c.user_id = p_user_id and c.thread_id = p_thread_id and c.hash = part.hash limit 1) b;
+    select array_agg(distinct r.hash) filter (where b.codec > 0), array_agg(r.hash) filter (where b.codec = 0)
+      into v_nodes, v_parts
+      from unnest(v_level) part (hash), lateral (
+             select c.codec, c.refs from :"schema".checkpoint_blobs c
+              where c.user_id = p_user_id and c.thread_id = p_thread_id and c.hash = part.hash limit 1) b,
+           unnest(b.refs) r (hash);
+    v_values := v_values || coalesce(v_parts, '{}');
+    v_level := v_nodes;
+  end loop;
   return query
-  with recursive part as (
-    select b.hash, b.type, b.codec, b.key_id, b.data, b.refs
-      from (select distinct r.hash from unnest(p_roots) r (hash)) top, lateral (
-             -- one lookup by key each, whatever the planner thinks of the table
-             select * from :"schema".checkpoint_blobs c
-              where c.user_id = p_user_id and c.thread_id = p_thread_id and c.hash = top.hash limit 1) b
-    union all
-    select b.hash, b.type, b.codec, b.key_id, b.data, b.refs
-      from (select distinct r.hash from part, unnest(part.refs) r (hash)) below, lateral (
-             select * from :"schema".checkpoint_blobs c
-              where c.user_id = p_user_id and c.thread_id = p_thread_id and c.hash = below.hash limit 1) b
-  )
-  select part.hash, part.type, part.codec, part.key_id, part.data, part.refs from part;
+    select b.* from (select distinct u.hash from unnest(v_values) u (hash)) part, lateral (
+      select c.hash, c.type, c.codec, c.key_id, c.data, c.refs from :"schema".checkpoint_blobs c
+       where c.user_id = p_user_id and c.thread_id = p_thread_id and c.hash = part.hash limit 1) b;
 end
 $function$;
 
 -- down
 
 drop function :"schema".checkpoint_parts(text, text, uuid[]);
+drop function :"schema".delete_checkpoint_thread(text, text, float8);
 drop function :"schema".put_checkpoint_writes(text, text, text, text, text, text, int[], text[], text[], int[], text[], bytea[]);
 drop function :"schema".put_checkpoint(text, text, text, text, text, int, text[], uuid[], text, int, text, bytea,
   timestamptz, uuid[], text[], int[], text[], bytea[], int[], uuid[], uuid[], int);
+drop function :"schema".require_read_committed();
 drop function :"schema".checkpoint_lock_key(text, text);
 drop table :"schema".checkpoint_tombstones;
 drop table :"schema".checkpoint_writes;

@@ -72,8 +72,8 @@ begin
   -- item's lock is one of a few of its user: a large batch needs no more. What another one stored meanwhile is seen
   -- below, where each statement looks anew.
   perform pg_advisory_xact_lock(l.lock)
-     from (select distinct hashtextextended(p_user_id, 20042) & ~63::bigint
-                           | hashtextextended(i.path || i.key, 20042) & 63 as lock
+     from (select distinct (hashtextextended(p_user_id, 20042) & ~63::bigint)
+                           | (hashtextextended(i.path || i.key, 20042) & 63) as lock
              from unnest(p_paths, p_keys) i (path, key) order by 1) l;
 
   delete from :"schema".store s

@@ -52,6 +52,34 @@ describe.skipIf(postgresUrl === null)("on an application's own pool", () => {
     })
   })
 
+  test('where transactions are not read committed, prune and copies say so themselves, the rest is refused', async () => {
+    await withPools(1, async ([plain], schema) => {
+      const options = '-c default_transaction_isolation=repeatable\\ read'
+      const pool = new pg.Pool({ connectionString: postgresUrl ?? '', options })
+      try {
+        const open = (given = pool) => new ThreadbaseSaver(given, { schema, userId: 'u' })
+        await open().setup()
+        await open(plain).put(at, checkpoint, { source: 'input', step: -1, parents: {} }, { a: 1 })
+        const refused = {
+          code: 'unavailable',
+          message: expect.stringContaining('default_transaction_isolation'),
+        }
+        const next = { ...checkpoint, id: uuid6(1) }
+        await expect(open().put(at, next, { source: 'loop', step: 0, parents: {} })).rejects.toMatchObject(
+          refused,
+        )
+        const config = { configurable: { ...at.configurable, checkpoint_id: checkpoint.id } }
+        await expect(open().putWrites(config, [['x', 1]], 'task')).rejects.toMatchObject(refused)
+        await open().copyThread('t', 'copy')
+        await open().prune({ keepLatest: 1 })
+        expect(await open().getTuple(at)).toMatchObject({ checkpoint })
+        await expect(open().deleteThread('t')).rejects.toMatchObject(refused)
+      } finally {
+        await pool.end()
+      }
+    })
+  })
+
   test('servers set up the store together, with its vectors, and its pool stays as it was', async () => {
     await withPools(6, async (pools, schema) => {
       const embeddings = async (texts: string[]) => texts.map((text) => [text.length, 1, 0])

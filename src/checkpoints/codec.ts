@@ -17,6 +17,8 @@ export type Codec = Addresser & {
   encode(data: Uint8Array, isText: boolean, place: string): Coded
   /** @throws unavailable for a key that is not in the ring; forbidden for plaintext where that is not allowed */
   decode(stored: StoredCoded, place: string): string | Uint8Array
+  /** Whether it is encrypted as {@link encode} would now: not with a key that goes, and not left plain. */
+  isCurrent(stored: Pick<StoredCoded, 'keyId'>): boolean
 }
 
 /** How values are encrypted. */
@@ -79,6 +81,7 @@ function plainCodec(): Codec {
       if (keyId !== null) throw unknownKey(keyId)
       return text ?? expand(codec, data as Buffer)
     },
+    isCurrent: ({ keyId }) => keyId === null,
   }
 }
 
@@ -107,6 +110,7 @@ function encryptedCodec(ring: Key[], userId: string, allowPlaintext: boolean): C
       if (key === undefined) throw unknownKey(keyId)
       return expand(codec, decrypt(key, data as Buffer, place))
     },
+    isCurrent: ({ keyId }) => keyId === first.id,
   }
 }
 

@@ -8,9 +8,10 @@ import {
 import { decodeJsonb } from '../core/json.ts'
 import type { Address } from './address.ts'
 import type { Codec, StoredCoded } from './codec.ts'
-import { type Kind, PACK } from './encode.ts'
-import type { Memo } from './memo.ts'
-import { load, loadJson, parseText, revive, SLOW } from './serde.ts'
+import type { Kind } from './encode.ts'
+import { PACK } from './list.ts'
+import type { Memo, Stored } from './memo.ts'
+import { load, loadJson, parseText, revive, SLOW, toText } from './serde.ts'
 import { listValues } from './tree.ts'
 
 export type StoredBlob = StoredCoded & { type: string | null; parts: Address[] | undefined }
@@ -76,30 +77,56 @@ async function readRoot(
     return blob
   }
   if (kind === 'v') return readValue(decoder, root, blobOf(root))
-  const values = listValues(root, (address) => blobOf(address).parts)
-  const read = await Promise.all(values.map((address) => readElement(decoder, address, blobOf(address))))
-  const list = read.flat(1)
+  const addresses = listValues(root, (address) => blobOf(address).parts)
+  const list = await readElements(
+    decoder,
+    addresses.map((address) => [address, blobOf(address)]),
+  )
   return kind === 'd' ? new DeltaSnapshot(list) : list
 }
 
-/** The one element of a value, or those of a pack; in an array, because an element may be one. */
-async function readElement(decoder: Decoder, address: Address, blob: StoredBlob): Promise<unknown[]> {
-  if (blob.type !== PACK) return [await readValue(decoder, address, blob)]
+/** Without a promise for each of thousands of elements that need none. */
+async function readElements(decoder: Decoder, stored: [Address, StoredBlob][]): Promise<unknown[]> {
+  const list: unknown[] = []
+  for (const [address, blob] of stored) {
+    if (blob.type === PACK) list.push(...(await readPack(decoder, address, blob)))
+    else {
+      const value = readAtOnce(decoder, address, blob)
+      list.push(value === SLOW ? await readValue(decoder, address, blob) : value)
+    }
+  }
+  return list
+}
+
+async function readPack(decoder: Decoder, address: Address, blob: StoredBlob): Promise<unknown[]> {
   const text = decoder.codec.decode(blob, blobPlace(address)).toString()
   const value = loadJson(text)
   return (value === SLOW ? await new JsonPlusSerializer().loadsTyped('json', text) : value) as unknown[]
 }
 
-async function readValue(decoder: Decoder, address: Address, blob: StoredBlob): Promise<unknown> {
-  const { serde, stock, codec, memo } = decoder
-  const body = codec.decode(blob, blobPlace(address))
-  const value = await load(serde, stock, blob.type as string, body)
-  if (memo !== undefined && typeof value === 'object' && value !== null) {
-    const picture = memo.picture(value)
-    if (picture !== undefined) memo.keep(value, picture, { stored: { address, size: body.length } })
-  } else if (memo !== undefined && typeof value === 'string')
-    memo.keepText(value, { address, size: body.length })
+/** SLOW for what only the serializer itself can read. */
+function readAtOnce(decoder: Decoder, address: Address, blob: StoredBlob): unknown {
+  if (!decoder.stock || blob.type !== 'json') return SLOW
+  const body = decoder.codec.decode(blob, blobPlace(address))
+  const value = loadJson(toText(body))
+  if (value !== SLOW) remember(decoder, value, { address, size: body.length }, blob)
   return value
+}
+
+async function readValue(decoder: Decoder, address: Address, blob: StoredBlob): Promise<unknown> {
+  const body = decoder.codec.decode(blob, blobPlace(address))
+  const value = await load(decoder.serde, decoder.stock, blob.type as string, body)
+  remember(decoder, value, { address, size: body.length }, blob)
+  return value
+}
+
+/** What is under an old key is not: it is written again when its thread goes on, so that the key can go. */
+function remember({ memo, codec }: Decoder, value: unknown, stored: Stored, blob: StoredBlob): void {
+  if (memo === undefined || !codec.isCurrent(blob)) return
+  if (typeof value === 'string') memo.keepText(value, stored)
+  if (typeof value !== 'object' || value === null) return
+  const picture = memo.picture(value)
+  if (picture !== undefined) memo.keep(value, picture, stored)
 }
 
 export async function readMetadata(text: string): Promise<CheckpointMetadata> {

@@ -8,6 +8,7 @@ import {
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { engines, type TestDatabase } from '../../test/harness.ts'
+import { readKey } from '../core/key-ring.ts'
 import { createCodecs } from './codec.ts'
 import { type SaverOptions, ThreadbaseSaver } from './service.ts'
 
@@ -89,6 +90,14 @@ for (const engine of engines) {
       return rows[0]?.all ?? ''
     }
 
+    const keysOf = async (userId: string) => {
+      const { rows } = await sql<{ key: string | null }>`
+        select distinct key_id as key from ${sql.table('checkpoint_blobs')} where user_id = ${userId} and data is not null`.execute(
+        opened.database.db,
+      )
+      return rows.map(({ key }) => key)
+    }
+
     test('no value is readable in the database, and all come back', async () => {
       await store(saverOf('plain'))
       expect(await stored('plain')).toContain('the patient')
@@ -113,11 +122,7 @@ for (const engine of engines) {
       }
       const config = await both.put(tuple?.config ?? AT, checkpointOf(values), META, { list: 2 })
       await both.prune()
-      const { rows } = await sql<{ n: number }>`
-        select count(distinct key_id) as n from ${sql.table('checkpoint_blobs')} where user_id = 'b'`.execute(
-        opened.database.db,
-      )
-      expect(Number(rows[0]?.n)).toBeGreaterThanOrEqual(1)
+      expect(await keysOf('b')).toEqual([readKey(NEW)?.id])
       expect(await both.getTuple(config)).toMatchObject({ checkpoint: { channel_values: values } })
       await expect(saverOf('b', { encryption: { keys: [OLD] } }).getTuple(AT)).rejects.toMatchObject({
         code: 'unavailable',
@@ -132,7 +137,16 @@ for (const engine of engines) {
         code: 'forbidden',
       })
       const allowed = saverOf('c', { encryption: { keys, allowPlaintext: true } })
-      expect(await allowed.getTuple(AT)).toMatchObject(EXPECTED)
+      const tuple = await allowed.getTuple(AT)
+      expect(tuple).toMatchObject(EXPECTED)
+      // a thread that goes on leaves them behind
+      const { channel_values } = tuple?.checkpoint ?? checkpointOf({})
+      await allowed.put(tuple?.config ?? AT, checkpointOf(channel_values), META, {})
+      await allowed.prune()
+      expect(await keysOf('c')).toEqual([readKey(OLD)?.id])
+      expect(await saverOf('c', { encryption: { keys } }).getTuple(AT)).toMatchObject({
+        checkpoint: EXPECTED.checkpoint,
+      })
     })
 
     test("an application's own serializer is used for every value", async () => {

@@ -1,7 +1,18 @@
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { engines, type TestDatabase } from '../../test/harness.ts'
-import { at, checkpointOf, long, META, NO_ROWS, note, put, saversOn, valuesOf } from '../../test/savers.ts'
+import {
+  at,
+  type Config,
+  checkpointOf,
+  long,
+  META,
+  NO_ROWS,
+  note,
+  put,
+  saversOn,
+  valuesOf,
+} from '../../test/savers.ts'
 import { ThreadbaseSaver } from './service.ts'
 
 for (const engine of engines) {
@@ -153,6 +164,32 @@ for (const engine of engines) {
       const fork = await put(other, first, { a: 3 })
       await put(other, fork, { a: 4 })
       expect(await valuesOf(one, at('t'))).toEqual({ a: 4 })
+    })
+
+    test('so it is for two runs of one process, and a put whose answer was lost can be sent again', async () => {
+      const saver = newSaver({ concurrency: 'reject' })
+      const conflict = { code: 'conflict' }
+      const first = await put(saver, at('t'), { a: 0 })
+      await expect(put(saver, at('t'), { a: 9 })).rejects.toMatchObject(conflict)
+      // both runs read the thread before either has stored anything
+      await Promise.all([saver.getTuple(at('t')), saver.getTuple(at('t'))])
+      const next = checkpointOf({ a: 1 })
+      const second = (await saver.put(first, next, META)) as Config
+      await expect(put(saver, first, { a: 2 })).rejects.toMatchObject(conflict)
+      await saver.put(first, next, META)
+      const third = await put(saver, second, { a: 3 })
+      await saver.getTuple(first)
+      await put(saver, first, { a: 4 })
+      await put(saver, third, { a: 5 })
+      // LangGraph takes the checkpoint that a subgraph is replayed from out of a list
+      const other = sameUser({ concurrency: 'reject' })
+      await expect(put(other, first, { a: 7 })).rejects.toMatchObject(conflict)
+      for await (const tuple of other.list(at('t'))) expect(tuple.checkpoint.v).toBe(4)
+      await put(other, first, { a: 8 })
+      // a thread that begins anew
+      await saver.deleteThread('t')
+      await put(saver, at('t'), { a: 6 })
+      expect(await valuesOf(saver, at('t'))).toEqual({ a: 6 })
     })
 
     test('by default the newest wins', async () => {

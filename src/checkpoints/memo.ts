@@ -1,4 +1,5 @@
 import type { Address } from './address.ts'
+import type { Snapshots } from './snapshot.ts'
 
 /** What is known of an object or text that was stored: no need to write it again to know its address. */
 export type Stored = {
@@ -12,19 +13,24 @@ export type Look = 'own' | 'deep'
 
 export type Memo = {
   /** Undefined when the object is not known or no longer what it was. */
-  find(object: object, look: Look): { stored: Stored } | undefined
+  find(object: object, look: Look): Stored | undefined
+  /** What is kept of an object, whatever became of it. */
+  look(object: object): { picture: Picture; stored: Stored } | undefined
+  /** Of lists, by their first element: kept for as long as that lives. */
+  snapshots: WeakMap<object, Snapshots>
   /** What the object holds now, to be kept with {@link keep}; undefined when that cannot be told from its fields. */
   picture(object: object): Picture | undefined
-  keep(object: object, picture: Picture, known: { stored: Stored }): void
+  keep(object: object, picture: Picture, stored: Stored): void
   findText(text: string): Stored | undefined
   keepText(text: string, stored: Stored): void
 }
 
 /** Its own keys and values by identity; below them the same of everything nested, undefined when that is too much. */
-export type Picture = { own: unknown[]; nested: unknown[] | undefined }
+export type Picture = { keys: string[]; values: unknown[]; nested: unknown[] | undefined }
 
 const MAX_NESTED = 4_096
 const MAX_DEPTH = 64
+const MAX_SHAPES = 16
 const MAX_TEXT_CHARS = 4_000_000
 
 /**
@@ -34,10 +40,19 @@ const MAX_TEXT_CHARS = 4_000_000
  * messages below it. Objects whose content is not in their fields (Map, Date, classes) are never remembered.
  */
 export function createMemo(): Memo {
-  const objects = new WeakMap<object, { picture: Picture; known: { stored: Stored } }>()
+  const objects = new WeakMap<object, { picture: Picture; stored: Stored }>()
   let texts = new Map<string, Stored>()
   let older = new Map<string, Stored>()
   let chars = 0
+  // objects of one kind have the same keys: one list of them serves all
+  const shapes: string[][] = []
+  const shapeOf = (keys: string[]): string[] => {
+    const known = shapes.find((shape) => isSame(shape, keys))
+    if (known !== undefined) return known
+    if (shapes.length >= MAX_SHAPES) shapes.shift()
+    shapes.push(keys)
+    return keys
+  }
   const keepText = (text: string, stored: Stored) => {
     chars += text.length
     if (chars > MAX_TEXT_CHARS / 2) {
@@ -50,10 +65,15 @@ export function createMemo(): Memo {
   return {
     find: (object, look) => {
       const found = objects.get(object)
-      return found !== undefined && isUnchanged(object, found.picture, look) ? found.known : undefined
+      return found !== undefined && isUnchanged(object, found.picture, look) ? found.stored : undefined
     },
+    look: (object) => objects.get(object),
+    snapshots: new WeakMap(),
     picture: takePicture,
-    keep: (object, picture, known) => void objects.set(object, { picture, known }),
+    keep: (object, picture, stored) => {
+      picture.keys = shapeOf(picture.keys)
+      objects.set(object, { picture, stored })
+    },
     findText: (text) => {
       const young = texts.get(text)
       if (young !== undefined) return young
@@ -63,6 +83,10 @@ export function createMemo(): Memo {
     },
     keepText,
   }
+}
+
+function isSame(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((one, i) => one === b[i])
 }
 
 /** Whether all that an object is can be read from its enumerable fields. */
@@ -76,20 +100,15 @@ function isTransparent(object: object): boolean {
 
 function takePicture(object: object): Picture | undefined {
   if (!isTransparent(object)) return undefined
-  const own = listOwn(object)
+  const keys = Object.keys(object)
+  const values = Object.values(object) as unknown[]
   const nested: unknown[] = []
-  for (let i = 1; i < own.length; i += 2) {
-    const seen = addNested(own[i], nested, 0)
+  for (const value of values) {
+    const seen = addNested(value, nested, 0)
     if (seen === 'opaque') return undefined
-    if (seen === 'too much') return { own, nested: undefined }
+    if (seen === 'too much') return { keys, values, nested: undefined }
   }
-  return { own, nested }
-}
-
-function listOwn(object: object): unknown[] {
-  const own: unknown[] = []
-  for (const key of Object.keys(object)) own.push(key, (object as Record<string, unknown>)[key])
-  return own
+  return { keys, values, nested }
 }
 
 function addNested(value: unknown, nested: unknown[], depth: number): 'ok' | 'opaque' | 'too much' {
@@ -107,18 +126,21 @@ function addNested(value: unknown, nested: unknown[], depth: number): 'ok' | 'op
   return 'ok'
 }
 
-function isUnchanged(object: object, { own, nested }: Picture, look: Look): boolean {
-  const keys = Object.keys(object)
-  if (keys.length * 2 !== own.length) return false
-  for (let i = 0; i < keys.length; i++) {
-    const key = keys[i] as string
-    if (key !== own[2 * i] || !Object.is((object as Record<string, unknown>)[key], own[2 * i + 1]))
-      return false
+function isUnchanged(object: object, { keys, values, nested }: Picture, look: Look): boolean {
+  // this is done for every element at every put, and a loop of this kind is the quickest: what a prototype adds to it
+  // only makes the object one that is not what it was
+  let i = 0
+  for (const key in object) {
+    if (key !== keys[i] || !Object.is((object as Record<string, unknown>)[key], values[i])) return false
+    i++
   }
-  if (look === 'own' || nested === undefined) return true
-  let at: number = 0
-  for (let i = 1; i < own.length; i += 2) {
-    at = compareNested(own[i], nested, at)
+  if (i !== keys.length) return false
+  if (look === 'own') return true
+  // too much to remember: whoever wants to be sure writes it again
+  if (nested === undefined) return false
+  let at = 0
+  for (const value of values) {
+    at = compareNested(value, nested, at)
     if (at < 0) return false
   }
   return true

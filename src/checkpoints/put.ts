@@ -5,7 +5,9 @@ import {
   WRITES_IDX_MAP,
 } from '@langchain/langgraph-checkpoint'
 import { type Decoder, recordPlace, writePlace } from './decode.ts'
-import { type Encoder, planCheckpoint } from './encode.ts'
+import type { Encoder } from './element.ts'
+import { planCheckpoint } from './encode.ts'
+import type { StoredList } from './known.ts'
 import type { BlobRow, CheckpointKey, CheckpointRow, WriteRow } from './repo.ts'
 import { dumpMetadata, toBlobRows, toTime } from './rows.ts'
 import { requireText } from './run-config.ts'
@@ -27,6 +29,8 @@ export type PutRows = {
   blobs: BlobRow[]
   /** What the rows refer to and is believed to be stored. */
   expected: string[]
+  /** To be remembered when all is stored. */
+  lists: ReadonlyMap<string, StoredList>
 }
 
 /** @throws invalid_input that names the field */
@@ -51,7 +55,8 @@ export async function encodeCheckpoint(encoder: Encoder, input: PutInput): Promi
     record: encoder.codec.encode(Buffer.from(plan.record), true, recordPlace(key.ns, key.id)),
     createdAt: toTime(checkpoint.ts),
   }
-  return { row, blobs: toBlobRows(plan.blobs, encoder.codec), expected: plan.expected }
+  const { expected, lists } = plan
+  return { row, blobs: toBlobRows(plan.blobs, encoder.codec), expected, lists }
 }
 
 /** Of several errors or interrupts in one call the last counts, as it would in several calls. @throws invalid_input */
@@ -62,7 +67,7 @@ export async function encodeWrites(
 ): Promise<WriteRow[]> {
   const rows = await Promise.all(
     writes.map(async ([channel, value], i): Promise<WriteRow> => {
-      const idx = WRITES_IDX_MAP[channel] ?? i
+      const idx = Object.hasOwn(WRITES_IDX_MAP, channel) ? (WRITES_IDX_MAP[channel] as number) : i
       const { type, data } = await dump(serde, value, `writes.${i} (${channel})`)
       const isText = stock && type === 'json'
       return {

@@ -20,8 +20,14 @@ export type CheckpointRow = CheckpointKey & {
   createdAt: string | null
 }
 
-/** A value or, with parts, a node. */
-export type BlobRow = { hash: Address; type: string | null; coded: Coded | null; parts: Address[] }
+/** A value or, when nothing is coded, a node. */
+export type BlobRow = {
+  hash: Address
+  type: string | null
+  coded: Coded | null
+  parts: Address[]
+  height: number
+}
 
 export type PutOutcome = 'stored' | 'replaced' | 'missing' | 'conflict'
 
@@ -44,7 +50,7 @@ export async function putCheckpoint(
       ${textArray(row.channels)}::text[], ${uuidArray(row.roots)}::uuid[], ${row.metadata},
       ${row.record.codec}::int, ${row.record.keyId}, ${toBuffer(row.record.data)}::bytea, ${row.createdAt}::timestamptz,
       ${uuidArray(blobs.map(({ hash }) => hash))}::uuid[], ${textArray(blobs.map(({ type }) => type))}::text[],
-      ${intArray(blobs.map(({ coded }) => coded?.codec ?? 0))}::int[],
+      ${intArray(blobs.map(({ coded, height }) => coded?.codec ?? height))}::int[],
       ${textArray(blobs.map(({ coded }) => coded?.keyId ?? null))}::text[],
       ${byteaArray(blobs.map(({ coded }) => coded?.data ?? null))}::bytea[],
       ${intArray(blobs.map(({ parts }) => parts.length))}::int[], ${uuidArray(blobs.flatMap(({ parts }) => parts))}::uuid[],
@@ -96,7 +102,7 @@ export type Found = StoredCheckpoint & {
   writes: StoredWrite[]
   /** Of a checkpoint of an old format: what its parent sent. */
   sends: StoredWrite[]
-  /** How many checkpoints have this one as parent; asked for only by {@link readNewest}. */
+  /** How many checkpoints have this one as parent; 0 unless it was asked for. */
   children: number
 }
 

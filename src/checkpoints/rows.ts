@@ -37,9 +37,9 @@ export async function dumpFilter(
 export function toBlobRows(blobs: ReadonlyMap<Address, NewBlob>, codec: Codec): BlobRow[] {
   return [...blobs]
     .map(([hash, blob]): BlobRow => {
-      if ('parts' in blob) return { hash, type: null, coded: null, parts: blob.parts }
+      if ('parts' in blob) return { hash, type: null, coded: null, ...blob }
       const coded = codec.encode(blob.data, blob.isText, blobPlace(hash))
-      return { hash, type: blob.type, coded, parts: [] }
+      return { hash, type: blob.type, coded, parts: [], height: 0 }
     })
     .sort((a, b) => (a.hash < b.hash ? -1 : 1))
 }

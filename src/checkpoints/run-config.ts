@@ -47,6 +47,23 @@ export function requireThread({ threadId }: Place): string {
   return threadId
 }
 
+// An entry of a btree index holds 2704 bytes at most.
+const MAX_KEY_BYTES = 2_400
+
+/** That a key of an index takes all of these together. @throws invalid_input that names the longest */
+export function requireRoom(parts: Record<string, string>): void {
+  const sizes = Object.entries(parts).map(([field, text]): [string, number] => [
+    field,
+    Buffer.byteLength(text),
+  ])
+  if (sizes.reduce((sum, [, bytes]) => sum + bytes, 0) <= MAX_KEY_BYTES) return
+  const [field] = sizes.reduce((longest, one) => (one[1] > longest[1] ? one : longest))
+  throw invalid(
+    `${field} is too long: ${Object.keys(parts).join(', ')} together must not be longer than ${MAX_KEY_BYTES} bytes`,
+    field,
+  )
+}
+
 /** A text that a column can hold. @throws invalid_input */
 export function requireText(value: unknown, field: string, allowEmpty = false): string {
   const name = field.includes('.') || field.includes(' ') ? field : `configurable.${field}`

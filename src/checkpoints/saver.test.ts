@@ -51,6 +51,16 @@ for (const engine of engines) {
       ])
     })
 
+    test('a write to a channel with the name of a method of every object has a place of its own', async () => {
+      const saver = newSaver()
+      const config = await put(saver, at('t'), {})
+      const channels = ['a', 'constructor', 'toString', '__proto__', 'z']
+      const writes = channels.map((channel, i): [string, number] => [channel, i])
+      await saver.putWrites(config, writes, 'task')
+      const expected = writes.map(([channel, value]) => ['task', channel, value])
+      expect((await saver.getTuple(config))?.pendingWrites).toEqual(expected)
+    })
+
     test('what was changed in place after a put is stored with its new value', async () => {
       const saver = newSaver()
       const list = [
@@ -76,6 +86,50 @@ for (const engine of engines) {
       const then = (await valuesOf(fresh, first)) as { list: unknown[]; state: unknown }
       expect(then.list.slice(0, 200)).toEqual(before)
       expect(then.state).toEqual({ items: [long(1)], deep: { n: 1 } })
+    })
+
+    test('so it is in an element that is too large to be remembered whole', async () => {
+      const saver = newSaver()
+      const embedding = Array.from({ length: 5_000 }, (_, i) => i)
+      const list = [{ id: 'large', embedding, deep: { n: { of: 1 } } }]
+      const first = await put(saver, at('t'), { list })
+      const [item] = list as [(typeof list)[0]]
+      item.deep.n.of = 2
+      const second = await put(saver, first, { list })
+      expect(await valuesOf(sameUser(), second)).toEqual({ list })
+    })
+
+    test('a long list that grows, is cut, forked and changed in place is at every step what it was', async () => {
+      const saver = newSaver()
+      let random = 7
+      const upTo = (n: number) => {
+        random = (Math.imul(random, 1_103_515_245) + 12_345) >>> 0
+        return Math.floor((random / 2 ** 32) * n)
+      }
+      let list: Record<string, unknown>[] = Array.from({ length: 150 }, (_, i) => note(i))
+      const change = (kind: number, place: number) => {
+        const one = list[place] as Record<string, unknown>
+        if (kind === 0) one.content = long(upTo(1_000))
+        if (kind === 1) one[`field${upTo(3)}`] = upTo(9)
+        if (kind === 2) delete one[`field${upTo(3)}`]
+        if (kind === 3) {
+          // the same value by another name
+          const { id } = one
+          delete one.id
+          one.name = id ?? 'none'
+        }
+        if (kind === 4) list = list.toSpliced(place, 1)
+        if (kind === 5) list = list.toSpliced(place, 0, note(`new ${upTo(99)}`))
+      }
+      const puts: { config: Config; list: unknown[] }[] = []
+      for (let step = 0; step < 40; step++) {
+        list = [...list, ...Array.from({ length: upTo(8) }, () => note(`step ${step} ${upTo(999)}`))]
+        if (step % 2 === 1) change(upTo(6), upTo(list.length))
+        const parent = puts[step % 7 === 6 ? upTo(puts.length) : puts.length - 1]?.config ?? at('t')
+        puts.push({ config: await put(saver, parent, { list }), list: structuredClone(list) })
+      }
+      const fresh = sameUser()
+      for (const { config, list } of puts) expect((await valuesOf(fresh, config))?.list).toEqual(list)
     })
 
     test('objects that were read are not sent again when they are stored', async () => {
@@ -163,6 +217,11 @@ for (const engine of engines) {
         ['metadata', () => put(saver, good, {}, { n: 5n })],
         ['checkpoint.v', () => saver.put(good, checkpointOf({}, { v: 5 }), META, {})],
         ['checkpoint.id', () => saver.put(good, checkpointOf({}, { id: '' }), META, {})],
+        // longer than an index takes
+        ['configurable.thread_id', () => put(saver, at('t'.repeat(10_000)), {})],
+        ['configurable.checkpoint_ns', () => put(saver, at('t', undefined, 'n'.repeat(2_400)), {})],
+        ['checkpoint.id', () => saver.put(good, checkpointOf({}, { id: 'é'.repeat(1_200) }), META, {})],
+        ['task id', () => saver.putWrites(at('t', '1'), [['a', 1]], 'x'.repeat(2_400))],
       ]
       for (const [field, call] of cases) {
         await expect(call(), field).rejects.toMatchObject({ code: 'invalid_input', details: { field } })

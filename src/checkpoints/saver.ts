@@ -15,13 +15,21 @@ import type { Page } from '../core/pages.ts'
 import type { Database } from '../db/database.ts'
 import type { EncryptionOptions } from './codec.ts'
 import type { Decoder } from './decode.ts'
-import type { Encoder } from './encode.ts'
-import { type Known, NOTHING_KNOWN } from './known.ts'
+import type { Encoder } from './element.ts'
+import { type Known, type KnownLists, NOTHING_KNOWN } from './known.ts'
 import type { Memo } from './memo.ts'
 import { encodeCheckpoint, encodeWrites, type PutInput } from './put.ts'
 import * as repo from './repo.ts'
 import { dumpFilter } from './rows.ts'
-import { invalid, type Place, readPlace, readUser, requireText, requireThread } from './run-config.ts'
+import {
+  invalid,
+  type Place,
+  readPlace,
+  readUser,
+  requireRoom,
+  requireText,
+  requireThread,
+} from './run-config.ts'
 import { isStock } from './serde.ts'
 import { createShared, type Shared } from './shared.ts'
 import { type ConfigOf, requireFormat, toHistories, toTuple } from './tuples.ts'
@@ -63,7 +71,7 @@ const NOTHING_READ = { checkpoints: [], blobs: new Map() }
  * What a run changes in place after a put is noticed when a field of an element was replaced; a change deeper inside
  * only in the last 64 elements of a list, and in the values of channels that the run says it changed.
  */
-export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
+export class ThreadbaseSaver extends BaseCheckpointSaver {
   readonly #forUser: Database['forUser']
   readonly #options: SaverOptions
   readonly #stock: boolean
@@ -79,9 +87,12 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     this.#upkeep = createUpkeep(database)
   }
 
-  /** Greater than the one before it, and never given twice: two branches share none. */
-  override getNextVersion(current: string | number | undefined): string | number {
-    return nextVersion(current)
+  /**
+   * Greater than the one before it, and never given twice: two branches share none. Mostly a text, though LangGraph types
+   * a graph's checkpointer as one of numbers: it compares either, and computes with none.
+   */
+  override getNextVersion(current: string | number | undefined): number {
+    return nextVersion(current) as string | number as number
   }
 
   /** Undefined when there is none, or the config names no thread. @throws invalid_input, unavailable */
@@ -89,12 +100,13 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     const place = this.#place(config)
     const { userId, threadId, ns = '', id } = place
     if (threadId === undefined) return undefined
-    const children = this.#rejects
     const query = { userId, threadId, ns, id, limit: 1 }
-    const { checkpoints, blobs } = await repo.readCheckpoints(this.#forUser(userId), query, { children })
+    const { checkpoints, blobs } = await repo.readCheckpoints(this.#forUser(userId), query, {
+      children: this.#rejects,
+    })
     const [found] = checkpoints
     if (found === undefined) return undefined
-    if (children) this.#shared.children.keep({ userId, threadId, ns, id: found.id }, found.children)
+    this.#seeChildren(userId, found)
     const decoder = { ...this.#decoder(userId), memo: this.#memoOf(userId) }
     const tuple = await toTuple(found, { blobs, decoder, configOf: this.#configOf(config) })
     this.#knownOf(userId, threadId).add(blobs.keys())
@@ -120,9 +132,17 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     let after: repo.Query['after']
     while (left > 0) {
       const size = Math.min(page, left)
-      const read = await repo.readCheckpoints(this.#forUser(userId), { ...query, after, limit: size })
+      const children = this.#rejects
+      const read = await repo.readCheckpoints(
+        this.#forUser(userId),
+        { ...query, after, limit: size },
+        { children },
+      )
       const reading = { blobs: read.blobs, decoder, configOf }
-      for (const found of read.checkpoints) yield await toTuple(found, reading)
+      for (const found of read.checkpoints) {
+        this.#seeChildren(userId, found)
+        yield await toTuple(found, reading)
+      }
       const last = read.checkpoints.at(-1)
       if (last === undefined || read.checkpoints.length < size) return
       after = { id: last.id, ns: last.ns, threadId: last.threadId }
@@ -145,6 +165,7 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     const place = this.#place(config)
     const id = requireText(checkpoint.id, 'checkpoint.id')
     const key = { userId: place.userId, threadId: requireThread(place), ns: place.ns ?? '', id }
+    requireRoom({ ...roomOf(key), 'checkpoint.id': id })
     requireFormat(checkpoint.v)
     const changed = new Set(Object.keys(newVersions))
     const input = { key, parentId: place.id, checkpoint, metadata, changed }
@@ -155,21 +176,25 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
       known.forget()
       outcome = await this.#store(input, NOTHING_KNOWN)
     }
+    if (outcome === 'missing')
+      throw new ThreadbaseError('unavailable', `checkpoint ${id} could not be stored whole`)
     if (outcome === 'conflict') throw behind(key.threadId, place.id)
     if (outcome === 'replaced') await this.#upkeep.sweep(key.userId, key.threadId)
-    else this.#seeOwn(key, place.id)
     return this.#configOf(config)(key.threadId, key.ns, id)
   }
 
   async #store(input: PutInput, known: Known): Promise<repo.PutOutcome> {
     const { key, parentId } = input
     const { userId, threadId, ns } = key
-    const { row, blobs, expected } = await encodeCheckpoint(this.#encoder(userId, known), input)
+    const encoder = this.#encoder(userId, known.listsOf(ns))
+    const { row, blobs, expected, lists } = await encodeCheckpoint(encoder, input)
     const parent = { userId, threadId, ns, id: parentId }
     const children = this.#rejects ? this.#shared.children.find(parent) : null
     const outcome = await repo.putCheckpoint(this.#forUser(userId), row, blobs, expected, children)
     if (outcome === 'stored' || outcome === 'replaced') {
-      this.#knownOf(userId, threadId).add(blobs.map(({ hash }) => hash))
+      const stored = this.#knownOf(userId, threadId)
+      stored.add(blobs.map(({ hash }) => hash))
+      stored.listsOf(ns).keep(lists)
     }
     return outcome
   }
@@ -187,6 +212,11 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     if (id === undefined) throw invalid('configurable.checkpoint_id is missing', 'configurable.checkpoint_id')
     requireText(taskId, 'task id')
     requireText(taskPath, 'task path', true)
+    requireRoom({
+      ...roomOf({ userId, threadId, ns }),
+      'configurable.checkpoint_id': id,
+      'task id': taskId,
+    })
     const rows = await encodeWrites(this.#decoder(userId), { ns, id, taskId }, writes)
     if (rows.length === 0) return
     await repo.putWrites(
@@ -266,7 +296,7 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     return removed
   }
 
-  #encoder(userId: string, known: Known): Encoder {
+  #encoder(userId: string, known: KnownLists): Encoder {
     return { ...this.#decoder(userId), memo: this.#memoOf(userId), known }
   }
 
@@ -278,12 +308,9 @@ export class ThreadbaseSaver extends BaseCheckpointSaver<string | number> {
     return this.#shared.memoOf(this.#shared.codecOf(userId), this.serde, this.#stock)
   }
 
-  #seeOwn({ userId, threadId, ns, id }: repo.CheckpointKey, parentId: string | undefined): void {
-    if (!this.#rejects) return
-    const { children } = this.#shared
-    const parent = { userId, threadId, ns, id: parentId }
-    children.keep(parent, children.find(parent) + 1)
-    children.keep({ userId, threadId, ns, id }, 0)
+  /** Who goes on from a checkpoint has read it, by itself or in a list. */
+  #seeChildren(userId: string, { threadId, ns, id, children }: repo.Found): void {
+    if (this.#rejects) this.#shared.children.keep({ userId, threadId, ns, id }, children)
   }
 
   /** With the user where the config named one, so that the config of an answer can be used as it is. */
@@ -301,6 +328,12 @@ type UserOption = {
   /** Where the checkpointer is nobody's. */
   userId?: string
 }
+
+const roomOf = ({ userId, threadId, ns }: Omit<repo.CheckpointKey, 'id'>) => ({
+  'configurable.user_id': userId,
+  'configurable.thread_id': threadId,
+  'configurable.checkpoint_ns': ns,
+})
 
 function behind(threadId: string, parentId: string | undefined): ThreadbaseError {
   const message = `thread ${threadId} went on from checkpoint ${parentId ?? '(none)'} since it was read: read it again`

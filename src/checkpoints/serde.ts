@@ -56,10 +56,16 @@ export async function load(
   if (type === 'bytes' && stock)
     return typeof body === 'string' ? new TextEncoder().encode(body) : new Uint8Array(body)
   if (!stock || type !== 'json') return serde.loadsTyped(type, body)
-  const text =
-    typeof body === 'string' ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString()
+  const text = toText(body)
   const value = loadJson(text)
   return value === SLOW ? serde.loadsTyped(type, text) : value
+}
+
+/** Of bytes that are UTF-8. */
+export function toText(body: string | Uint8Array): string {
+  return typeof body === 'string'
+    ? body
+    : Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString()
 }
 
 /** Says that only LangGraph's serializer itself can read a text. */
@@ -79,7 +85,8 @@ export function loadJson(text: string): unknown {
 
 /** As it is, without looking for records. */
 export function parseText(text: string): unknown {
-  return MAY_HAVE_ESCAPED_KEYS.test(text) ? parseWithExactKeys(text) : JSON.parse(text)
+  // to look for a backslash is nothing, to look for keys takes as long as to parse
+  return text.includes('\\') && MAY_HAVE_ESCAPED_KEYS.test(text) ? parseWithExactKeys(text) : JSON.parse(text)
 }
 
 /** As {@link loadJson}, of a value that is parsed already. Changes it in place. */
@@ -159,10 +166,22 @@ function reviveMessage({ id, kwargs }: Record<string, unknown>): unknown {
     : undefined
   if (!isMessageClass(Class)) return SLOW
   if (!isPlain(kwargs, 2)) return SLOW
-  const aliases = aliasesOf(Class)
+  const names = namesOf(Class)
   const fields: Record<string, unknown> = {}
-  for (const [key, value] of Object.entries(kwargs)) fields[aliases.get(key) ?? camelCase(key)] = value
+  for (const key of Object.keys(kwargs)) {
+    fields[nameOf(names, key)] = (kwargs as Record<string, unknown>)[key]
+  }
   return new Class(fields)
+}
+
+const MAX_NAMES = 1_000
+
+function nameOf(names: Map<string, string>, key: string): string {
+  const known = names.get(key)
+  if (known !== undefined) return known
+  const name = camelCase(key)
+  if (names.size < MAX_NAMES) names.set(key, name)
+  return name
 }
 
 // load() refuses what is nested deeper
@@ -199,11 +218,11 @@ const isUndefined = (value: unknown): boolean =>
   'type' in value &&
   value.type === 'undefined'
 
-const aliases = new WeakMap<MessageClass, ReadonlyMap<string, string>>()
+const names = new WeakMap<MessageClass, Map<string, string>>()
 
-/** From the name in JSON to the name of the argument. */
-function aliasesOf(Class: MessageClass): ReadonlyMap<string, string> {
-  const known = aliases.get(Class)
+/** From the name in JSON to the name of the argument: the aliases of the class, and what was seen of others. */
+function namesOf(Class: MessageClass): Map<string, string> {
+  const known = names.get(Class)
   if (known !== undefined) return known
   const all: Record<string, string> = {}
   let current: { prototype?: object } | null = Class
@@ -212,7 +231,7 @@ function aliasesOf(Class: MessageClass): ReadonlyMap<string, string> {
     current = Object.getPrototypeOf(current)
   }
   const inverted = new Map(Object.entries(all).map(([key, value]) => [value, key]))
-  aliases.set(Class, inverted)
+  names.set(Class, inverted)
   return inverted
 }
 

@@ -3,9 +3,10 @@ import type { Database } from '../db/database.ts'
 import { type SaverOptions, ThreadbaseSaver } from './saver.ts'
 import { createShared } from './shared.ts'
 
+export { type AdoptOptions, type AdoptReport, adoptCheckpoints } from './adopt/service.ts'
 export type { EncryptionOptions } from './codec.ts'
 export { type SaverOptions, ThreadbaseSaver } from './saver.ts'
-export type { PruneOptions, Removed, StateThread } from './upkeep/service.ts'
+export { listStateUsers, type PruneOptions, type Removed, type StateThread } from './upkeep/service.ts'
 
 export type CheckpointOptions = Omit<SaverOptions, 'userId'>
 export type CheckpointService = ReturnType<typeof createCheckpointService>

@@ -8,7 +8,10 @@ export type Shared = {
   codecOf(userId: string): Codec
   knownOf(userId: string, threadId: string): Known
   memoOf(codec: Codec, serde: SerializerProtocol, stock: boolean): Memo
-  /** How many children a checkpoint had when it was read, for `reject`. */
+  /**
+   * How many children a checkpoint had when it was read, for `reject`. What this process stored itself does not count:
+   * another run of it is another writer.
+   */
   children: Children
 }
 

@@ -1,12 +1,13 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { type Address, createAddresser } from './address.ts'
-import { buildTree, listValues, type Nodes } from './tree.ts'
+import { buildTree, listValues, type Nodes, type Tree } from './tree.ts'
 
 const addresser = createAddresser()
 const addressFor = (n: number): Address => addresser.ofValue('json', Buffer.from(String(n)))
 const toValues = (numbers: number[]) => numbers.map(addressFor)
-const read = ({ root, nodes }: { root: Address; nodes: Nodes }) => listValues(root, (one) => nodes.get(one))
+const read = ({ tree, nodes }: { tree: Tree; nodes: Nodes }) =>
+  listValues(tree.root, (one) => nodes.get(one)?.parts)
 const sameTwice = (n: number) => Array.from({ length: n }, () => 7)
 
 const lists = fc.oneof(
@@ -26,9 +27,9 @@ describe('a list as a tree', () => {
     fc.assert(
       fc.property(lists, (numbers) => {
         const values = toValues(numbers)
-        const tree = buildTree(values, addresser)
-        expect(read(tree)).toEqual(values)
-        expect(buildTree([...values], addresser).root).toBe(tree.root)
+        const built = buildTree(values, addresser)
+        expect(read(built)).toEqual(values)
+        expect(buildTree([...values], addresser).tree.root).toBe(built.tree.root)
       }),
       { numRuns: 60 },
     )
@@ -40,7 +41,7 @@ describe('a list as a tree', () => {
         const changed = [...numbers]
         changed.splice(Math.floor(at * numbers.length), cut, ...add)
         const same = changed.length === numbers.length && changed.every((n, i) => n === numbers[i])
-        const [a, b] = [numbers, changed].map((list) => buildTree(toValues(list), addresser).root)
+        const [a, b] = [numbers, changed].map((list) => buildTree(toValues(list), addresser).tree.root)
         expect(a === b).toBe(same)
       }),
       { numRuns: 60 },
@@ -68,6 +69,31 @@ describe('a list as a tree', () => {
     expect(made / runs).toBeLessThan(6)
   })
 
+  test('from a list that begins the same the same tree is made, with only those of its nodes that are new', () => {
+    fc.assert(
+      fc.property(
+        lists,
+        edits,
+        fc.double({ min: 0, max: 1, noNaN: true }),
+        (numbers, { at, cut, add }, share) => {
+          const before = buildTree(toValues(numbers), addresser)
+          const changed = [...numbers]
+          changed.splice(Math.floor(at * numbers.length), cut, ...add)
+          let same = 0
+          while (same < changed.length && same < numbers.length && changed[same] === numbers[same]) same++
+          const values = toValues(changed)
+          const whole = buildTree(values, addresser)
+          const grown = buildTree(values, addresser, { tree: before.tree, same: Math.floor(share * same) })
+          expect(grown.tree).toEqual(whole.tree)
+          const nodes = new Map([...before.nodes, ...grown.nodes])
+          expect(read({ tree: grown.tree, nodes })).toEqual(values)
+          for (const [address, node] of grown.nodes) expect(whole.nodes.get(address)).toEqual(node)
+        },
+      ),
+      { numRuns: 100 },
+    )
+  })
+
   test('a list that grows one by one stores a bounded number of parts a step, however long it is', () => {
     const known = new Set<Address>()
     const parts: number[] = []
@@ -77,7 +103,7 @@ describe('a list as a tree', () => {
       if (n % 10 !== 0) continue
       const { nodes } = buildTree(values, addresser)
       let stored = 0
-      for (const [address, of] of nodes) if (!known.has(address)) stored += of.length
+      for (const [address, { parts: of }] of nodes) if (!known.has(address)) stored += of.length
       for (const address of nodes.keys()) known.add(address)
       parts.push(stored)
     }

@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander'
 import { type Config, parseConfig } from '../config.ts'
 import { EXIT_CODE, isThreadbaseError, ThreadbaseError } from '../core/errors.ts'
 import { VERSION } from '../version.ts'
+import { checkpointsCommand } from './checkpoints.ts'
 import type { CliContext } from './context.ts'
 import { dbCommand } from './db.ts'
 import { exportCommand } from './export.ts'
@@ -60,6 +61,7 @@ export function createProgram(streams: CliStreams): { program: Command; exitCode
     .addCommand(dbCommand(cli))
     .addCommand(importCommand(cli))
     .addCommand(exportCommand(cli))
+    .addCommand(checkpointsCommand(cli))
   inherit(program)
   return { program, exitCode: () => exitCode }
 }

@@ -8,6 +8,7 @@ const UNAVAILABLE = /^(08|53|57P0|57014|25P03|40001|40P01)/
 const UNAVAILABLE_NOW: [pattern: RegExp, message: string][] = [
   [/^25006$/, 'the database takes no changes at the moment (it is read-only, perhaps after a failover)'],
   [/^(40001|40P01)$/, 'the change collided with another one at the same time: try again'],
+  [/^25000$/, 'transactions must be read committed: set default_transaction_isolation of the role to that'],
   [/^55P03$/, 'the database could not take a lock in time'],
   [/^(28|3D000)/, 'the database server refuses the connection: check database, user, password and rights'],
 ]

@@ -1,4 +1,4 @@
-import type { ColumnType, Generated, Kysely, Transaction } from 'kysely'
+import type { ColumnType, Generated, GeneratedAlways, Kysely, Transaction } from 'kysely'
 import { sql } from 'kysely'
 
 /** What a `json`/`jsonb` column holds: any JSON value when read, its text (see core/json.ts) when written. */
@@ -112,6 +112,8 @@ export type CheckpointsTable = {
   channels: string[]
   roots: (string | null)[]
   metadata: Json
+  /** Of the metadata. */
+  run_id: GeneratedAlways<string | null>
   codec: number
   key_id: string | null
   record: Buffer
@@ -215,6 +217,7 @@ export const SCHEMA_OBJECTS: ReadonlySet<string> = new Set([
   'checkpoint_tombstones',
   'checkpoint_lock_key',
   'checkpoint_parts',
+  'delete_checkpoint_thread',
   'put_checkpoint',
   'put_checkpoint_writes',
   'store',
@@ -240,6 +243,7 @@ export const t = {
   checkpointTombstones: sql.table('checkpoint_tombstones'),
   checkpointParts: sql.table('checkpoint_parts'),
   checkpointLockKey: sql.table('checkpoint_lock_key'),
+  deleteCheckpointThread: sql.table('delete_checkpoint_thread'),
   putCheckpoint: sql.table('put_checkpoint'),
   putCheckpointWrites: sql.table('put_checkpoint_writes'),
   store: sql.table('store'),

@@ -1,43 +1,16 @@
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { gunzipSync } from 'node:zlib'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { toStorableText } from '../../src/core/json.ts'
+import { dialoguesFile, readDialogues, type SourceMessage } from '../dialogues.ts'
 import { makeTempDir, newSchemaName, postgresUrl } from '../harness.ts'
 import { childEnv, installedPackage } from './installed.ts'
 
 const run = promisify(execFile)
 
-/** The Schema-Guided Dialogues where they are (.ci/run says where), else a small sample of our own. */
-function inputFile(): string {
-  const directory = process.env.THREADBASE_TEST_DATA
-  if (directory === undefined || directory === '') {
-    return fileURLToPath(new URL('../samples/chat.jsonl', import.meta.url))
-  }
-  const file = join(directory, 'sgd-chats.jsonl.gz')
-  // a directory that was promised and lacks the file must not pass as a small sample
-  if (!existsSync(file)) throw new Error(`THREADBASE_TEST_DATA has no ${file}`)
-  return file
-}
-
-type SourceMessage = { role: string; content?: unknown; tool_calls?: unknown; tool_call_id?: string }
-type Line = { id?: string; title?: string | null; messages: SourceMessage[] }
-
-function readLines(file: string): Line[] {
-  const bytes = readFileSync(file)
-  const text = (file.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString('utf8')
-  return text
-    .split('\n')
-    .filter((line) => line.trim() !== '')
-    .map((line) => JSON.parse(line))
-}
-
-const file = inputFile()
-const lines = readLines(file)
+const file = dialoguesFile()
+const lines = readDialogues(file)
 const messageCount = lines.reduce((sum, { messages }) => sum + messages.length, 0)
 
 type Store = { name: string; available: boolean; env: () => Promise<Record<string, string>> }

@@ -55,10 +55,9 @@ async function install(base: string): Promise<InstalledPackage> {
     join(directory, 'package.json'),
     '{ "name": "consumer", "private": true, "type": "module" }',
   )
-  await run('npm', ['install', '--prefer-offline', '--no-audit', '--no-fund', archive], {
-    cwd: directory,
-    env: childEnv,
-  })
+  // without peers: npm would ask for dozens of packages that LangChain's own packages name as optional
+  const options = ['--prefer-offline', '--no-audit', '--no-fund', '--legacy-peer-deps']
+  await run('npm', ['install', ...options, archive], { cwd: directory, env: childEnv })
   return { directory, archive, command: join(directory, 'node_modules/.bin/threadbase') }
 }
 

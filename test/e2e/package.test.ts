@@ -95,6 +95,8 @@ describe('the package, installed into an empty folder', () => {
     })
     expect(JSON.parse(stdout)).toEqual({
       texts: ['1 user Hello', '2 assistant Hi'],
+      values: { n: 1 },
+      fact: 'home',
       engine: 'pglite',
       code: 'not_found',
     })

@@ -63,9 +63,9 @@ for (const engine of engines) {
           const ours = newStore()
           const oracle = new InMemoryStore()
           for (const operations of all as Operation[][]) {
-            const expected = await oracle.batch(operations)
+            const expected = await readThenPut(oracle, operations)
             const found = await ours.batch(operations)
-            expect((found as unknown[]).map(plain)).toEqual((expected as unknown[]).map(plain))
+            expect((found as unknown[]).map(plain)).toEqual(expected.map(plain))
             forgetEmpty(oracle)
           }
         }),
@@ -73,6 +73,15 @@ for (const engine of engines) {
       )
     })
   })
+}
+
+/** In one batch a put would change the very item that a get of the same batch has given. */
+async function readThenPut(oracle: InMemoryStore, operations: Operation[]): Promise<unknown[]> {
+  const isPut = (operation: Operation) => 'value' in operation
+  const read = await oracle.batch(operations.filter((operation) => !isPut(operation)))
+  const results: unknown[] = structuredClone(read)
+  await oracle.batch(operations.filter(isPut))
+  return operations.map((operation) => (isPut(operation) ? undefined : results.shift()))
 }
 
 /** It would go on to list namespaces whose items were all removed. */

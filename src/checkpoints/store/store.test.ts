@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Operation } from '@langchain/langgraph-checkpoint'
+import type { Operation, SearchItem } from '@langchain/langgraph-checkpoint'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { engines, type TestDatabase } from '../../../test/harness.ts'
 import { keysOf, storesOn } from '../../../test/stores.ts'
@@ -236,6 +236,18 @@ for (const engine of engines) {
       expect(sent.sort()).toEqual(['store.get', 'store.namespaces', 'store.put', 'store.search'])
       expect(keysOf(await store.search([]))).toEqual(['2', '3'])
       expect(await store.batch([])).toEqual([])
+    })
+
+    test('a batch may have more searches than a statement has parameters', { timeout: 60_000 }, async () => {
+      for (let n = 0; n < 10; n++) await store.put(['many'], `k${n}`, { n })
+      const searches = Array.from({ length: 3_500 }, (_, i) => ({
+        namespacePrefix: ['many'],
+        filter: { n: { $eq: i % 10, $ne: -1, $gt: -1, $gte: 0, $lt: 10, $lte: 9 } },
+        limit: 1,
+        offset: 0,
+      }))
+      const results = (await store.batch(searches)) as SearchItem[][]
+      expect(results.map((found) => found[0]?.key)).toEqual(searches.map((_, i) => `k${i % 10}`))
     })
 
     test('of several puts of one item in a batch the last holds', async () => {

@@ -35,6 +35,8 @@ export type StoreCall = { userId?: string }
 // of a text search: beyond it PostgreSQL's own limits come near
 const MAX_WORDS = 100_000
 const MAX_QUERY = 10_000
+/** How many searches and conditions are one statement. */
+const SEARCH_PORTION = 1_000
 
 /**
  * LangGraph's long-term memory on Threadbase's database. Items are kept by user, namespace and key. The user is that
@@ -170,9 +172,13 @@ export class ThreadbaseStore extends BaseStore {
       return repo.byWords(userId, search, toStorableText(search.query).slice(0, MAX_QUERY))
     }
     const read = async (asked: Search[], inSpace?: Space) => {
-      const branches = asked.map((search) => branchOf(search, inSpace))
-      const rows = await repo.searchItems(db, userId, branches, refresh)
-      return asked.filter((search) => fill(search, rows, results, inSpace?.exactUpTo))
+      const short: Search[] = []
+      for (const some of portionsOf(asked)) {
+        const branches = some.map((search) => branchOf(search, inSpace))
+        const rows = await repo.searchItems(db, userId, branches, refresh)
+        short.push(...some.filter((search) => fill(search, rows, results, inSpace?.exactUpTo)))
+      }
+      return short
     }
     const short = await read(searches, space)
     // the index gave up too early for these
@@ -217,6 +223,21 @@ async function list(db: Db, userId: string, lists: List[], results: unknown[]): 
   for (const { at } of lists) results[at] = []
   const found = await repo.listNamespaces(db, userId, lists)
   for (const { op, namespace } of found) (results[op] as string[][]).push(namespace)
+}
+
+/** A statement has 65,535 parameters at most, and takes more than its share of time to plan long before that. */
+function portionsOf(searches: Search[]): Search[][] {
+  const portions: Search[][] = []
+  let room = 0
+  for (const search of searches) {
+    room -= 1 + search.conditions.length
+    if (room < 0) {
+      portions.push([])
+      room = SEARCH_PORTION
+    }
+    portions.at(-1)?.push(search)
+  }
+  return portions
 }
 
 /** Puts what a search found where it belongs. @returns whether the index may have missed some of it */

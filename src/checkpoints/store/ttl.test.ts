@@ -106,7 +106,7 @@ for (const engine of engines) {
       await busy.put(['t'], 'k', {}, undefined, { ttlS: 10 })
       await pass(20)
       await busy.get(['t'], 'other')
-      await expect.poll(rows).toBe(0)
+      await expect.poll(rows, { timeout: 30_000 }).toBe(0)
     })
   })
 }

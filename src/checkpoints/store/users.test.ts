@@ -1,7 +1,15 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { Annotation, END, START, StateGraph } from '@langchain/langgraph'
+import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { engines, type TestDatabase } from '../../../test/harness.ts'
 import { storesOn } from '../../../test/stores.ts'
+import * as repo from './repo.ts'
+
+async function refuseAfter(ms: number): Promise<never> {
+  await delay(ms, undefined, { ref: false })
+  throw new Error('it waits')
+}
 
 for (const engine of engines) {
   describe.skipIf(!engine.available)(`the users of the store on ${engine.name}`, () => {
@@ -35,6 +43,30 @@ for (const engine of engines) {
       const mine = newStore({ userId: undefined, defaultUserId: 'store-c' })
       expect((await mine.get(['n'], 'k'))?.value).toEqual({ of: 'c' })
     })
+
+    test.skipIf(engine.name === 'pglite')(
+      'a put of one does not wait for that of another, nor for small numbers that an application locks',
+      async () => {
+        const { db } = opened.database
+        const [a, b] = [newStore({ userId: 'lock-a' }), newStore({ userId: 'lock-b' })]
+        const row = {
+          path: 'n\u0001',
+          key: 'k',
+          namespace: ['n'],
+          value: '{}',
+          words: null,
+          ttlS: null,
+          vectors: [],
+        }
+        await db.transaction().execute(async (tx) => {
+          await sql`select pg_advisory_xact_lock(n) from generate_series(0, 63) n`.execute(tx)
+          await repo.putItems(tx, 'lock-a', [row], 0)
+          await Promise.race([b.put(['n'], 'k', { of: 'b' }), refuseAfter(30_000)])
+          expect((await b.get(['n'], 'k'))?.value).toEqual({ of: 'b' })
+        })
+        expect((await a.get(['n'], 'k'))?.value).toEqual({})
+      },
+    )
 
     const State = Annotation.Root({ seen: Annotation<string[]> })
     const namesIn = (found: { value: Record<string, unknown> }[] = []) =>

@@ -26,12 +26,23 @@ export type StateThread = {
   updatedAt: Date
 }
 
+/** Every user who has checkpoints, by id: for operators. */
+export async function* listStateUsers({ db }: Pick<Database, 'db'>): AsyncGenerator<string> {
+  let user: string | undefined = ''
+  while (user !== undefined) {
+    user = await repo.nextUser(db, user)
+    if (user !== undefined) yield user
+  }
+}
+
 export type Upkeep = ReturnType<typeof createUpkeep>
 
 const CURSOR = 'checkpoint threads'
 const MAX_LIMIT = 1_000
 // a write that is on its way arrives within a statement's time, or never
 const TOMBSTONE_S = 3_600
+// what was stored while it waited for the lock must be seen, whatever the default of the database
+const ISOLATION = 'read committed'
 
 /** What is done to whole threads. Each thread is one transaction, with every put of it kept waiting. */
 export function createUpkeep(database: Pick<Database, 'forUser'>) {
@@ -39,6 +50,7 @@ export function createUpkeep(database: Pick<Database, 'forUser'>) {
     database
       .forUser(userId)
       .transaction()
+      .setIsolationLevel(ISOLATION)
       .execute(async (tx) => {
         await repo.lockThread(tx, userId, threadId)
         return act(tx)
@@ -49,7 +61,7 @@ export function createUpkeep(database: Pick<Database, 'forUser'>) {
     for (const threadId of threadIds) {
       await alone(userId, threadId, async (tx) => {
         removed.checkpoints += await repo.hideCheckpoints(tx, userId, threadId, doomed)
-        removed.writes += await repo.removeHidden(tx, userId, threadId)
+        removed.writes += await repo.removeHidden(tx, userId, threadId, TOMBSTONE_S)
         removed.blobs += await repo.sweepBlobs(tx, userId, threadId)
       })
     }
@@ -62,12 +74,8 @@ export function createUpkeep(database: Pick<Database, 'forUser'>) {
     sweep: (userId: string, threadId: string) =>
       alone(userId, threadId, (tx) => repo.sweepBlobs(tx, userId, threadId)),
 
-    async deleteThread(userId: string, threadId: string): Promise<void> {
-      await alone(userId, threadId, async (tx) => {
-        await repo.deleteThread(tx, userId, threadId)
-        await repo.sweepTombstones(tx, userId, TOMBSTONE_S)
-      })
-    },
+    deleteThread: (userId: string, threadId: string): Promise<void> =>
+      repo.deleteThread(database.forUser(userId), userId, threadId, TOMBSTONE_S),
 
     async prune(userId: string, { threadIds, olderThanS, keepLatest = 1 }: PruneOptions) {
       if (!Number.isInteger(keepLatest) || keepLatest < 0)
@@ -90,6 +98,7 @@ export function createUpkeep(database: Pick<Database, 'forUser'>) {
       const { copied, taken } = await database
         .forUser(userId)
         .transaction()
+        .setIsolationLevel(ISOLATION)
         .execute(async (tx) => {
           await repo.lockThreads(tx, userId, [source, target])
           return repo.copyThread(tx, userId, source, target)

@@ -1,4 +1,5 @@
 import { DeltaSnapshot } from '@langchain/langgraph-checkpoint'
+import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { engines, type TestDatabase } from '../../../test/harness.ts'
 import {
@@ -13,6 +14,7 @@ import {
   saversOn,
   valuesOf,
 } from '../../../test/savers.ts'
+import { ThreadbaseSaver } from '../service.ts'
 
 for (const engine of engines) {
   describe.skipIf(!engine.available)(`the upkeep of checkpoints on ${engine.name}`, () => {
@@ -49,6 +51,22 @@ for (const engine of engines) {
       expect(kept).toEqual(await countRows())
     })
 
+    test('prune removes writes whose checkpoint never came, and leaves those that it may still come for', async () => {
+      const saver = newSaver()
+      // a run that was killed, or refused, between its writes and its checkpoint
+      await saver.putWrites(at('t', checkpointOf({}).id), [['x', 1]], 'task')
+      const later = checkpointOf({ list: [note(1)] }, { ts: '2020-01-01T00:00:00.000Z' })
+      const stored = (await saver.put(at('t'), later, META, { list: 1 })) as Config
+      await saver.putWrites(stored, [['x', 2]], 'task')
+      const coming = checkpointOf({ list: [note(1)] })
+      await saver.putWrites(at('t', coming.id), [['x', 3]], 'task')
+      expect(await saver.prune()).toEqual({ checkpoints: 0, writes: 1, blobs: 0 })
+      expect(await countRows()).toMatchObject({ checkpoints: 1, writes: 2 })
+      const next = await saver.put(stored, coming, META, { list: 1 })
+      expect((await saver.getTuple(next))?.pendingWrites).toEqual([['task', 'x', 3]])
+      expect((await saver.getTuple(stored))?.pendingWrites).toEqual([['task', 'x', 2]])
+    })
+
     test('prune by age, of chosen threads, to nothing', async () => {
       const saver = newSaver()
       const old = checkpointOf({ list: [note(1)] }, { ts: '2020-01-01T00:00:00.000Z' })
@@ -65,6 +83,40 @@ for (const engine of engines) {
       expect(await countRows()).toEqual(NO_ROWS)
       for (const bad of [{ keepLatest: -1 }, { olderThanS: Number.NaN }, { threadIds: [''] }]) {
         await expect(saver.prune(bad)).rejects.toMatchObject({ code: 'invalid_input' })
+      }
+    })
+
+    // a plan that compares each value with each takes minutes for this; src/checkpoints/plans.test.ts looks at the plans
+    test('prune ends for a long list, though the database has no statistics', {
+      timeout: 120_000,
+    }, async () => {
+      const many = await engine.open()
+      try {
+        const { db } = many.database
+        const counters = { counters_since_delta_snapshot: { messages: [1, 1] } }
+        const saver = new ThreadbaseSaver(many.database, { userId: 'u' })
+        for (const table of ['checkpoints', 'checkpoint_blobs', 'checkpoint_writes'])
+          await sql`alter table ${sql.table(table)} set (autovacuum_enabled = false)`.execute(db)
+        const list = Array.from({ length: 10_000 }, (_, i) => ({ i, text: 'x'.repeat(80) }))
+        const config = await put(saver, at('t'), { list }, counters)
+        await saver.putWrites(config, [['messages', 1]], 'task')
+        // the same checkpoint, as the first of thousands, each the parent of the next
+        const older = sql`to_char(n, 'FM000000') as checkpoint_id, to_char(n - 1, 'FM000000') as parent_id`
+        await sql`
+          insert into ${sql.table('checkpoints')} (user_id, thread_id, checkpoint_ns, checkpoint_id, parent_id, v, channels,
+                                                   roots, metadata, codec, record)
+          select user_id, thread_id, checkpoint_ns, ${older}, v, channels, roots, metadata, codec, record
+            from ${sql.table('checkpoints')}, generate_series(1, 10000) n`.execute(db)
+        await sql`
+          insert into ${sql.table('checkpoint_writes')} (user_id, thread_id, checkpoint_ns, checkpoint_id, task_id, idx,
+                                                         task_path, channel, type, codec, data)
+          select user_id, thread_id, checkpoint_ns, to_char(n, 'FM000000'), task_id, idx, task_path, channel, type, codec, data
+            from ${sql.table('checkpoint_writes')}, generate_series(1, 10000) n`.execute(db)
+        expect(await saver.prune({ keepLatest: 5_000 })).toMatchObject({ checkpoints: 5_001 })
+        expect(await saver.prune({ keepLatest: 1 })).toMatchObject({ checkpoints: 4_999 })
+        expect(await valuesOf(saver, config)).toEqual({ list })
+      } finally {
+        await many.close()
       }
     })
 
