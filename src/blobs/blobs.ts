@@ -1,0 +1,84 @@
+import type { Readable } from 'node:stream'
+import { ThreadbaseError } from '../core/errors.ts'
+
+/** 64 lower-case hexadecimal digits. */
+export type Sha256 = string
+
+export type BlobFacts = { sha256: Sha256; size: number }
+export type StoredBlob = BlobFacts & { modifiedAt: Date }
+
+/**
+ * The bytes port: bytes under their SHA-256, at `{prefix}output/artifacts/{sha[0:2]}/{sha[2:4]}/{sha}`. Which of them
+ * somebody still needs is not its business. Every function throws `unavailable` when the storage does not answer, is
+ * full or refuses, and `invalid_input` for what is no SHA-256.
+ */
+export type Blobs = {
+  readonly engine: 'files' | 's3'
+  /** What is used, for people; never a credential. */
+  readonly description: string
+  /**
+   * Takes bytes in, in the memory of a few chunks whatever their number. They are not to be found under their hash
+   * before `commit`. When the source fails, so does this, and nothing stays.
+   * @throws too_large beyond `maxBytes`; invalid_input when they are not as many as `size` says or not of this hash
+   */
+  stage(source: AsyncIterable<Uint8Array>, options?: StageOptions): Promise<Staged>
+  /** The same for an object that somebody else put into the storage: its bytes are read and hashed. @throws not_found */
+  stageObject(key: string, options?: StageOptions): Promise<Staged>
+  /** Undefined when there are none. */
+  find(sha256: Sha256): Promise<StoredBlob | undefined>
+  /**
+   * The bytes, or those from `start` to `end`, both included. With `verify` the stream of whole bytes fails at its end
+   * when they are not what their name says.
+   * @throws not_found
+   */
+  read(sha256: Sha256, options?: ReadOptions): Promise<Readable>
+  /** No change when there are none. */
+  remove(sha256: Sha256): Promise<void>
+  /** All of them, by hash, beginning after one. */
+  list(after?: Sha256): AsyncIterable<StoredBlob>
+  /** Removes what was staged longer ago than that and was neither committed nor discarded. @returns how many */
+  sweepStaged(olderThanMs: number): Promise<number>
+  /** A URL that answers the bytes to whoever has it. Relative where this server is to answer it. */
+  presignGet(sha256: Sha256, options: PresignGetOptions): Promise<string>
+  /** Where somebody else may put just these bytes; `stageObject(key)` then takes them. */
+  presignPut(blob: BlobFacts, options: { expiresInS: number }): Promise<PresignedPut>
+  /** Again: no change. */
+  close(): Promise<void>
+}
+
+export type StageOptions = { maxBytes?: number; size?: number; sha256?: Sha256 }
+export type ReadOptions = { start?: number; end?: number; verify?: boolean }
+export type PresignGetOptions = { contentType: string; contentDisposition: string; expiresInS: number }
+export type PresignedPut = { url: string; method: 'PUT'; headers: Record<string, string>; key: string }
+
+export type Staged = AsyncDisposable &
+  BlobFacts & {
+    /** The first bytes, 4,100 at most, which tell a file's type. */
+    readonly beginning: Uint8Array
+    /** Puts them where their hash says, whole or not at all, and on the disk. `existed`: they were there already. */
+    commit(): Promise<{ existed: boolean }>
+    /** Nothing stays. Again or after `commit`: no change. */
+    discard(): Promise<void>
+  }
+
+export const BEGINNING_BYTES = 4_100
+
+const SHA256 = /^[0-9a-f]{64}$/
+
+/** @throws invalid_input */
+export function requireSha256(sha256: string): Sha256 {
+  if (SHA256.test(sha256)) return sha256
+  throw new ThreadbaseError('invalid_input', 'a SHA-256 is 64 lower-case hexadecimal digits', {
+    field: 'sha256',
+  })
+}
+
+/** The seed's layout: three levels, so that no directory holds too many. */
+export function keyOf(sha256: Sha256): string {
+  requireSha256(sha256)
+  return `output/artifacts/${sha256.slice(0, 2)}/${sha256.slice(2, 4)}/${sha256}`
+}
+
+export function noBlob(sha256: Sha256): ThreadbaseError {
+  return new ThreadbaseError('not_found', `there are no bytes of ${sha256}`, { sha256 })
+}

@@ -1,0 +1,235 @@
+import { randomUUID } from 'node:crypto'
+import { type FileHandle, link, mkdir, open, readdir, rm, stat, utimes } from 'node:fs/promises'
+import { dirname, join, normalize, sep } from 'node:path'
+import { pipeline, type Readable } from 'node:stream'
+import { ThreadbaseError } from '../core/errors.ts'
+import {
+  type Blobs,
+  keyOf,
+  noBlob,
+  type ReadOptions,
+  requireSha256,
+  type Sha256,
+  type Staged,
+  type StageOptions,
+  type StoredBlob,
+} from './blobs.ts'
+import { createIntake, createVerifier, inChunks } from './intake.ts'
+import type { UrlSigner } from './signed-urls.ts'
+
+const CHUNK_BYTES = 1 << 20
+const STAGED = 'uploads'
+
+/** Bytes as files below `dir`, each written under another name, synced, and then given its own. */
+export function openFiles({ dir, signer }: { dir: string; signer: UrlSigner }): Blobs {
+  const pathOf = (sha256: Sha256) => join(dir, keyOf(sha256))
+  return {
+    engine: 'files',
+    description: `files in ${dir}`,
+    stage: (source, options = {}) => stage(dir, source, options, pathOf),
+    async stageObject(key, options = {}) {
+      const path = inside(dir, key)
+      const source = await openToRead(path, () => noObject(key))
+      return stage(dir, source.createReadStream({ highWaterMark: CHUNK_BYTES }), options, pathOf, () =>
+        rm(path, { force: true }),
+      )
+    },
+    find: (sha256) => findFile(pathOf(sha256), sha256),
+    read: (sha256, options = {}) => readFile(pathOf(sha256), sha256, options),
+    remove: (sha256) => answering(() => rm(pathOf(sha256), { force: true })),
+    list: (after) => listFiles(join(dir, 'output', 'artifacts'), after),
+    sweepStaged: (olderThanMs) => answering(() => sweep(join(dir, STAGED), Date.now() - olderThanMs)),
+    presignGet: async (sha256, options) => signer.signGet(requireSha256(sha256), options),
+    presignPut: async (blob, { expiresInS }) => {
+      const key = `${STAGED}/${randomUUID()}`
+      requireSha256(blob.sha256)
+      return { key, ...signer.signPut({ ...blob, key, expiresInS }) }
+    },
+    close: async () => {},
+  }
+}
+
+async function stage(
+  dir: string,
+  source: AsyncIterable<Uint8Array>,
+  options: StageOptions,
+  pathOf: (sha256: Sha256) => string,
+  whenCommitted: () => Promise<void> = async () => {},
+): Promise<Staged> {
+  const path = join(dir, STAGED, randomUUID())
+  try {
+    const facts = await writeSynced(path, source, options)
+    const discard = () => answering(() => rm(path, { force: true }))
+    return {
+      ...facts,
+      commit: () =>
+        answering(async () => {
+          const existed = await giveName(path, pathOf(facts.sha256), facts.size)
+          await Promise.all([rm(path, { force: true }), whenCommitted()])
+          return { existed }
+        }),
+      discard,
+      [Symbol.asyncDispose]: discard,
+    }
+  } catch (error) {
+    await rm(path, { force: true }).catch(() => {})
+    throw toUnavailable(error)
+  }
+}
+
+async function writeSynced(path: string, source: AsyncIterable<Uint8Array>, options: StageOptions) {
+  const intake = createIntake(options)
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+  const file = await open(path, 'wx', 0o600)
+  try {
+    let writing: Promise<unknown> = Promise.resolve()
+    try {
+      for await (const chunk of inChunks(source, CHUNK_BYTES)) {
+        await writing
+        // the disk writes one chunk while the next is read and hashed
+        writing = writeAll(file, chunk)
+        writing.catch(() => {})
+        intake.add(chunk)
+      }
+    } finally {
+      await writing
+    }
+    const facts = intake.end()
+    await file.datasync()
+    return facts
+  } finally {
+    await file.close()
+  }
+}
+
+async function writeAll(file: FileHandle, chunk: Uint8Array): Promise<void> {
+  for (let done = 0; done < chunk.length; ) {
+    const { bytesWritten } = await file.write(chunk, done)
+    done += bytesWritten
+  }
+}
+
+/** Whether it was there already, whole. A name appears with its bytes or not at all. */
+async function giveName(from: string, to: string, size: number): Promise<boolean> {
+  const directory = dirname(to)
+  for (;;) {
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    try {
+      await link(from, to)
+      await syncDirectory(directory)
+      return false
+    } catch (error) {
+      if (codeOf(error) !== 'EEXIST') throw error
+    }
+    const there = await stat(to).catch(() => undefined)
+    if (there?.size === size) {
+      const now = new Date()
+      await utimes(to, now, now).catch(() => {})
+      return true
+    }
+    // cut short by something other than this program
+    await rm(to, { force: true })
+  }
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, 'r')
+  try {
+    await directory.sync()
+  } finally {
+    await directory.close()
+  }
+}
+
+async function findFile(path: string, sha256: Sha256): Promise<StoredBlob | undefined> {
+  try {
+    const { size, mtime } = await stat(path)
+    return { sha256, size, modifiedAt: mtime }
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return undefined
+    throw toUnavailable(error)
+  }
+}
+
+async function readFile(
+  path: string,
+  sha256: Sha256,
+  { start, end, verify }: ReadOptions,
+): Promise<Readable> {
+  const file = await openToRead(path, () => noBlob(sha256))
+  const stream = file.createReadStream({ start, end, highWaterMark: CHUNK_BYTES / 4 })
+  if (verify !== true || start !== undefined || end !== undefined) return stream
+  return pipeline(stream, createVerifier(sha256), () => {})
+}
+
+function openToRead(path: string, missing: () => ThreadbaseError): Promise<FileHandle> {
+  return open(path, 'r').catch((error) => {
+    throw codeOf(error) === 'ENOENT' ? missing() : toUnavailable(error)
+  })
+}
+
+/** In the order of the hashes, which is that of the directories. */
+async function* listFiles(root: string, after = ''): AsyncGenerator<StoredBlob> {
+  for (const one of await namesIn(root, after.slice(0, 2))) {
+    for (const two of await namesIn(join(root, one), one === after.slice(0, 2) ? after.slice(2, 4) : '')) {
+      for (const sha256 of await namesIn(join(root, one, two), '')) {
+        if (sha256 <= after) continue
+        const found = await findFile(join(root, one, two, sha256), sha256)
+        if (found !== undefined) yield found
+      }
+    }
+  }
+}
+
+async function namesIn(directory: string, from: string): Promise<string[]> {
+  try {
+    return (await readdir(directory)).filter((name) => name >= from).sort()
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return []
+    throw toUnavailable(error)
+  }
+}
+
+async function sweep(directory: string, before: number): Promise<number> {
+  let removed = 0
+  for (const name of await namesIn(directory, '')) {
+    const path = join(directory, name)
+    const found = await stat(path).catch(() => undefined)
+    if (found === undefined || found.mtimeMs >= before) continue
+    await rm(path, { force: true })
+    removed++
+  }
+  return removed
+}
+
+/** @throws invalid_input for a key that leads elsewhere */
+function inside(dir: string, key: string): string {
+  const path = normalize(join(dir, key))
+  if (!key.includes('\0') && path.startsWith(normalize(dir) + sep)) return path
+  throw new ThreadbaseError('invalid_input', 'the key leads out of the storage', { field: 'key' })
+}
+
+const noObject = (key: string) => new ThreadbaseError('not_found', `there is no object ${key}`, { key })
+
+const codeOf = (error: unknown) => (error as NodeJS.ErrnoException | undefined)?.code
+
+async function answering<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    throw toUnavailable(error)
+  }
+}
+
+/** What the file system refuses is the storage's fault; what the source or its reader refuses is theirs. */
+function toUnavailable(error: unknown): unknown {
+  const code = codeOf(error)
+  const isSystem = typeof (error as { errno?: unknown } | undefined)?.errno === 'number'
+  if (!isSystem || error instanceof ThreadbaseError) return error
+  return new ThreadbaseError(
+    'unavailable',
+    `the storage of files failed (${code})`,
+    { code },
+    { cause: error },
+  )
+}

@@ -1,0 +1,87 @@
+import { createHash, type Hash } from 'node:crypto'
+import { Transform, type TransformCallback } from 'node:stream'
+import { ThreadbaseError } from '../core/errors.ts'
+import { BEGINNING_BYTES, type BlobFacts, type Sha256, type StageOptions } from './blobs.ts'
+
+/** Counts, hashes and keeps the beginning of bytes that go by, and ends them when there are too many. */
+export type Intake = {
+  /** @throws too_large; invalid_input as soon as there are more than were announced */
+  add(chunk: Uint8Array): void
+  /** @throws invalid_input when they are not what was announced */
+  end(): BlobFacts & { beginning: Uint8Array }
+}
+
+export function createIntake({ maxBytes = Number.POSITIVE_INFINITY, size, sha256 }: StageOptions): Intake {
+  const hash: Hash = createHash('sha256')
+  const beginning: Uint8Array[] = []
+  let kept = 0
+  let count = 0
+  return {
+    add(chunk) {
+      count += chunk.length
+      if (count > maxBytes)
+        throw new ThreadbaseError('too_large', `more than ${maxBytes} bytes`, { maxBytes })
+      if (size !== undefined && count > size) throw otherSize(size, `more than ${size}`)
+      hash.update(chunk)
+      if (kept < BEGINNING_BYTES) {
+        // a copy: whoever reads may use the same buffer again
+        const part = Uint8Array.prototype.slice.call(chunk, 0, BEGINNING_BYTES - kept)
+        beginning.push(part)
+        kept += part.length
+      }
+    },
+    end() {
+      if (size !== undefined && count !== size) throw otherSize(size, String(count))
+      const found = hash.digest('hex')
+      if (sha256 !== undefined && found !== sha256) throw otherHash(sha256, found)
+      return { sha256: found, size: count, beginning: Buffer.concat(beginning) }
+    },
+  }
+}
+
+function otherSize(announced: number, found: string): ThreadbaseError {
+  const message = `${announced} bytes were announced and ${found} came`
+  return new ThreadbaseError('invalid_input', message, { field: 'size', announced })
+}
+
+function otherHash(announced: Sha256, found: Sha256): ThreadbaseError {
+  const message = `the bytes have SHA-256 ${found}, not ${announced} as announced`
+  return new ThreadbaseError('invalid_input', message, { field: 'sha256', announced, found })
+}
+
+/** Passes bytes on, and fails at their end when they are not those of the hash. */
+export function createVerifier(sha256: Sha256): Transform {
+  const hash = createHash('sha256')
+  return new Transform({
+    transform(chunk: Uint8Array, _encoding, done: TransformCallback) {
+      hash.update(chunk)
+      done(null, chunk)
+    },
+    flush(done: TransformCallback) {
+      const found = hash.digest('hex')
+      const message = `the stored bytes of ${sha256} are not what they were: they have SHA-256 ${found}`
+      done(found === sha256 ? null : new ThreadbaseError('unavailable', message, { sha256, found }))
+    },
+  })
+}
+
+/**
+ * The same bytes in chunks of that size or more, but for the last: a write for each packet of a network would take
+ * longer than the bytes.
+ */
+export async function* inChunks(
+  source: AsyncIterable<Uint8Array>,
+  size: number,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  let parts: Uint8Array[] = []
+  let length = 0
+  for await (const part of source) {
+    parts.push(part)
+    length += part.length
+    if (length < size) continue
+    yield parts.length === 1 ? part : Buffer.concat(parts, length)
+    parts = []
+    length = 0
+  }
+  if (length > 0) yield Buffer.concat(parts, length)
+}
