@@ -136,15 +136,25 @@ export function decodeJsonb(text: string): unknown {
   return text.includes(MARK) ? mapScalars(value, decodeScalar) : value
 }
 
+/** Any text as a `text` column can hold it: NUL and lone surrogates as {@link encodeJsonb} writes them. {@link decodeText} undoes it. */
+export function encodeText(text: string): string {
+  return text.replace(UNSTORABLE, (char) => `${MARK}${char.charCodeAt(0).toString(16).padStart(4, '0')}`)
+}
+
+/** The text that was given to {@link encodeText}. */
+export function decodeText(text: string): string {
+  return text.replace(/\uffff([0-9a-f]{4})/g, (_, code: string) =>
+    String.fromCharCode(Number.parseInt(code, 16)),
+  )
+}
+
 /** Text as a `text` column can hold it, for what is derived and searched: NUL and lone surrogates become U+FFFD. */
 export function toStorableText(text: string): string {
   return text.isWellFormed() && !text.includes('\0') ? text : text.toWellFormed().replaceAll('\0', '\ufffd')
 }
 
 function encodeScalar(value: unknown): unknown {
-  if (typeof value === 'string') {
-    return value.replace(UNSTORABLE, (char) => `${MARK}${char.charCodeAt(0).toString(16).padStart(4, '0')}`)
-  }
+  if (typeof value === 'string') return encodeText(value)
   if (typeof value !== 'number' && !rawJson.isRawJSON(value)) return value
   const text = JSON.stringify(value)
   const exponent = /[eE]([+-]?\d+)$/.exec(text)?.[1]
@@ -156,9 +166,7 @@ function encodeScalar(value: unknown): unknown {
 function decodeScalar(value: unknown): unknown {
   if (typeof value !== 'string') return value
   if (value.startsWith(MARKED_NUMBER)) return parseJson(value.slice(MARKED_NUMBER.length))
-  return value.replace(/\uffff([0-9a-f]{4})/g, (_, code: string) =>
-    String.fromCharCode(Number.parseInt(code, 16)),
-  )
+  return decodeText(value)
 }
 
 /** The value with `map` over its texts, numbers and keys. */

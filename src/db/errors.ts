@@ -83,3 +83,10 @@ export function mapDbError(error: unknown, connectionLost: boolean): unknown {
   }
   return error
 }
+
+/** The constraint that a server's error says is broken; undefined for any other error. */
+export function brokenConstraint(error: unknown): string | undefined {
+  const cause = error instanceof ThreadbaseError ? error.cause : error
+  const { constraint } = (cause ?? {}) as { constraint?: unknown }
+  return typeof constraint === 'string' ? constraint : undefined
+}

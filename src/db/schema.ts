@@ -175,6 +175,55 @@ export type StoreVectorsTable = {
   embedding: number[]
 }
 
+export type BlobsTable = {
+  sha256: string
+  size: number
+  created_at: Timestamp
+  touched_at: Timestamp
+}
+
+export type ArtifactsTable = {
+  user_id: string
+  id: string
+  thread_id: string
+  sha256: string
+  filename: string
+  mime: string
+  size: number
+  session_id: string | null
+  run_id: string | null
+  tool_call_id: string | null
+  meta: JsonObject
+  created_at: Timestamp
+}
+
+export type FilesTable = {
+  user_id: string
+  id: string
+  name: string
+  asked_name: string
+  n: Generated<number>
+  sha256: string
+  mime: string
+  size: number
+  flow_id: string | null
+  expires_at: NullableTimestamp
+  meta: JsonObject
+  created_at: Timestamp
+}
+
+export type UploadsTable = {
+  user_id: string
+  id: string
+  thread_id: string | null
+  object_key: string
+  sha256: string
+  size: number
+  entry: Json<Record<string, unknown>>
+  expires_at: Timestamp
+  created_at: Timestamp
+}
+
 export type RevisionsTable = {
   revision: string
   name: string
@@ -196,6 +245,10 @@ export type Schema = {
   checkpoint_tombstones: CheckpointTombstonesTable
   store: StoreTable
   store_vectors: StoreVectorsTable
+  blobs: BlobsTable
+  artifacts: ArtifactsTable
+  files: FilesTable
+  uploads: UploadsTable
   schema_revisions: RevisionsTable
 }
 
@@ -224,6 +277,10 @@ export const SCHEMA_OBJECTS: ReadonlySet<string> = new Set([
   'store_vectors',
   'put_store_items',
   'store_distance',
+  'blobs',
+  'artifacts',
+  'files',
+  'uploads',
   'schema_revisions',
   'append_messages',
 ])
@@ -250,5 +307,9 @@ export const t = {
   storeVectors: sql.table('store_vectors'),
   putStoreItems: sql.table('put_store_items'),
   storeDistance: sql.table('store_distance'),
+  blobs: sql.table('blobs'),
+  artifacts: sql.table('artifacts'),
+  files: sql.table('files'),
+  uploads: sql.table('uploads'),
   appendMessages: sql.table('append_messages'),
 }

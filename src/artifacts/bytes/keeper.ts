@@ -1,0 +1,141 @@
+import type { Readable } from 'node:stream'
+import type { BlobFacts, Blobs, ReadOptions, Staged, StageOptions } from '../../blobs/blobs.ts'
+import { ThreadbaseError } from '../../core/errors.ts'
+import type { Scope } from '../../core/scope.ts'
+import { brokenConstraint } from '../../db/errors.ts'
+import type { Db } from '../../db/schema.ts'
+import { contentTypeOf, detectType, dispositionOf, nameFor } from '../media.ts'
+import type { StoredBytes, StoredHead } from '../schema.ts'
+import * as repo from './repo.ts'
+
+export type Keeper = ReturnType<typeof createKeeper>
+
+/** Bytes of a caller: at once, or as they come. Text is stored as UTF-8. */
+export type ByteSource = Uint8Array | string | AsyncIterable<Uint8Array>
+
+/** What a row says of bytes that were taken in. */
+export type Named = StoredBytes & { filename: string; meta: Record<string, unknown> }
+type Claims = { filename?: string; mime?: string; meta?: Record<string, unknown> }
+
+const DAY_S = 86_400
+
+/**
+ * Puts bytes into the storage together with the row that names them, so that neither is without the other: the row of
+ * `blobs` first, which keeps the collector away, then the bytes, then the name.
+ * @param db the privileged handle
+ */
+export function createKeeper(db: Db, blobs: Blobs) {
+  return {
+    blobs,
+
+    /** @throws as {@link Blobs.stage} */
+    stage: (source: ByteSource, options: StageOptions): Promise<Staged> =>
+      blobs.stage(toSource(source), options),
+
+    /**
+     * Stores what is staged; `insert` makes the row that names it. Nothing stays when one of them fails, but for bytes
+     * that the next collection removes.
+     */
+    async keep<T>(staged: Staged, claims: Claims, insert: (named: Named) => Promise<T>): Promise<T> {
+      await using bytes = staged
+      const mime = await detectType(bytes.beginning, claims)
+      await repo.touchBlob(db, bytes)
+      await bytes.commit()
+      const { sha256, size } = bytes
+      const meta = { ...claims.meta, ...placeOf(blobs, sha256) }
+      try {
+        return await insert({ sha256, size, mime, filename: claims.filename ?? nameFor(mime), meta })
+      } catch (error) {
+        if (brokenConstraint(error)?.endsWith('_bytes') !== true) throw error
+        const message = 'the bytes were collected before they had a name: try again, with a longer grace period'
+        throw new ThreadbaseError('unavailable', message, { sha256 }, { cause: error })
+      }
+    },
+  }
+}
+
+/** Where the bytes are in S3, as the seed's `meta` says it. */
+function placeOf(blobs: Blobs, sha256: string): Record<string, string> {
+  const { key, url } = blobs.locate(sha256)
+  return url === undefined ? {} : { s3_key: key, s3_url: url }
+}
+
+/** @throws invalid_input when the bytes are not what was announced; what came before them was checked on the way */
+export function requireAnnounced(found: BlobFacts, announced: { sha256?: string; size?: number }): void {
+  for (const name of ['size', 'sha256'] as const) {
+    if (announced[name] === undefined || announced[name] === found[name]) continue
+    const message = `${name} of the bytes is ${found[name]}, not ${announced[name]} as announced`
+    throw new ThreadbaseError('invalid_input', message, {
+      field: name,
+      announced: announced[name],
+      found: found[name],
+    })
+  }
+}
+
+function toSource(source: ByteSource): AsyncIterable<Uint8Array> {
+  if (typeof source === 'string') return one(Buffer.from(source))
+  if (source instanceof Uint8Array) return one(source)
+  if (typeof source?.[Symbol.asyncIterator] === 'function') return source
+  throw new ThreadbaseError('invalid_input', 'the bytes must be a Uint8Array, a text or a stream of bytes')
+}
+
+async function* one(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes
+}
+
+export type PresignOptions = {
+  /** Seconds that the URL is good for, 7 days at most. Default: 24 hours. */
+  expiresInS?: number
+  /** Whether browsers save it even where they could show it. Default false. */
+  download?: boolean
+}
+
+/** How the bytes of a row are read, whichever table it is in. `get` throws not_found for rows of others. */
+export function readersOf<T extends StoredBytes & { id: string }>(
+  blobs: Blobs,
+  get: (scope: Scope, id: string) => Promise<T>,
+  nameOf: (row: T) => string,
+) {
+  return {
+    /** What the storage has for it. @throws not_found for a row that is not there; missing bytes are `exists: false` */
+    async head(scope: Scope, id: string): Promise<StoredHead> {
+      const { id: found, sha256, size, mime } = await get(scope, id)
+      const stored = await blobs.find(sha256)
+      return {
+        id: found,
+        sha256,
+        size,
+        mime,
+        exists: stored?.size === size,
+        storedAt: stored?.modifiedAt ?? null,
+      }
+    },
+
+    /**
+     * A URL that gives the bytes to whoever has it: S3's own, or a path of this server.
+     * @throws not_found; invalid_input for more than 7 days
+     */
+    async presign(scope: Scope, id: string, options: PresignOptions = {}): Promise<string> {
+      const row = await get(scope, id)
+      const { expiresInS = DAY_S, download } = options
+      if (!Number.isInteger(expiresInS) || expiresInS < 1 || expiresInS > 7 * DAY_S)
+        throw new ThreadbaseError('invalid_input', `expiresInS must be 1 to ${7 * DAY_S}`, {
+          field: 'expiresInS',
+        })
+      return blobs.presignGet(row.sha256, {
+        contentType: contentTypeOf(row.mime),
+        contentDisposition: dispositionOf(row.mime, nameOf(row), { download }),
+        expiresInS,
+      })
+    },
+
+    /**
+     * The bytes as a stream, or those from `start` to `end`, both included, counted from 0.
+     * @throws not_found; with `verify` the stream fails at its end when the bytes are not what they were
+     */
+    async read(scope: Scope, id: string, options: ReadOptions = {}): Promise<Readable> {
+      return blobs.read((await get(scope, id)).sha256, options)
+    },
+  }
+}

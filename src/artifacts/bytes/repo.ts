@@ -1,0 +1,32 @@
+import { sql } from 'kysely'
+import { type Db, t } from '../../db/schema.ts'
+
+/**
+ * Says that somebody is about to name these bytes: the collector leaves them alone for its grace period. While it
+ * removes them this waits, and makes the row anew. The privileged handle: rows of users are named with theirs.
+ */
+export async function touchBlob(db: Db, { sha256, size }: { sha256: string; size: number }): Promise<void> {
+  await sql`
+    /* blobs.touch */
+    insert into ${t.blobs} (sha256, size) values (${sha256}, ${size}::bigint)
+    on conflict (sha256) do update set touched_at = now()`.execute(db)
+}
+
+/** Whether a row of the user, and whether one of anybody else, names the bytes. */
+export async function whoNames(
+  db: Db,
+  userId: string,
+  sha256: string,
+): Promise<{ own: boolean; others: boolean }> {
+  const { rows } = await sql<{ own: boolean; others: boolean }>`
+    /* blobs.named_by */
+    with named as (
+      select user_id = ${userId} as own from ${t.artifacts} where sha256 = ${sha256}
+      union all
+      select user_id = ${userId} from ${t.files} where sha256 = ${sha256}
+    )
+    select coalesce(bool_or(own), false) as own, coalesce(bool_or(not own), false) as others from named`.execute(
+    db,
+  )
+  return rows[0] ?? { own: false, others: false }
+}
