@@ -1,4 +1,5 @@
-import { splitList, VARIABLES, type Variable } from './config-variables.ts'
+import { splitList, type Variable } from './config/variable.ts'
+import { VARIABLES } from './config/variables.ts'
 import { ThreadbaseError } from './core/errors.ts'
 import { readOrigins, readPairs, readTrustProxy, type TrustProxy } from './core/network.ts'
 import type { RlsMode } from './db/database.ts'

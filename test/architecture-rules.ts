@@ -37,7 +37,7 @@ const LEVELS: Record<string, number> = {
   // what cache/ and bus/ share of Redis
   redis: 0.5,
   ...Object.fromEntries(PORTS.map((port) => [port, 1])),
-  'config-variables.ts': 1.5,
+  config: 1.5,
   'config.ts': 2,
   'traces.ts': 2,
   ...Object.fromEntries(SLICES.map((slice) => [slice, 2])),
