@@ -18,7 +18,7 @@ function checkRedisUrl(value: string): string | undefined {
     : undefined
 }
 
-/** Where records are kept, and what encrypts them. */
+/** Where records are kept, and what encrypts them; bytes are in bytes.ts. */
 export const STORAGE = {
   DATABASE_URL: {
     name: 'DATABASE_URL',
@@ -109,7 +109,7 @@ export const STORAGE = {
     name: 'DATA_DIR',
     kind: 'text',
     default: '.threadbase',
-    description: 'Directory of the embedded store.',
+    description: 'Directory of the embedded store, and of the bytes of files where `S3_BUCKET` is not set.',
   },
   REDIS_URL: {
     name: 'REDIS_URL',

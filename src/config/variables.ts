@@ -1,4 +1,5 @@
 import { ACCESS } from './access.ts'
+import { BYTES } from './bytes.ts'
 import { SERVER } from './server.ts'
 import { STORAGE } from './storage.ts'
 import { between, maxLength, type Variable } from './variable.ts'
@@ -6,6 +7,7 @@ import { between, maxLength, type Variable } from './variable.ts'
 /** Every environment variable that Threadbase reads. docs/configuration.md is generated from this. */
 export const VARIABLES = {
   ...STORAGE,
+  ...BYTES,
   ...ACCESS,
   ...SERVER,
   DEFAULT_MODEL: {
