@@ -4,7 +4,8 @@ import { fileURLToPath } from 'node:url'
 import type { Command } from 'commander'
 import { pino } from 'pino'
 import { type CliStreams, createProgram } from '../src/cli/run.ts'
-import { VARIABLES, type Variable } from '../src/config-variables.ts'
+import type { Variable } from '../src/config/variable.ts'
+import { VARIABLES } from '../src/config/variables.ts'
 import { buildApp } from '../src/http/app.ts'
 
 const src = fileURLToPath(new URL('../src/', import.meta.url))

@@ -1,8 +1,21 @@
-import { splitList, VARIABLES, type Variable } from './config-variables.ts'
+import { splitList, type Variable } from './config/variable.ts'
+import { VARIABLES } from './config/variables.ts'
 import { ThreadbaseError } from './core/errors.ts'
 import { readOrigins, readPairs, readTrustProxy, type TrustProxy } from './core/network.ts'
 import type { RlsMode } from './db/database.ts'
 import type { AuthMode, AuthSettings } from './identity/service.ts'
+
+export type S3Settings = {
+  bucket: string
+  region: string
+  /** A URL; undefined: AWS. */
+  endpoint: string | undefined
+  forcePathStyle: boolean
+  /** Empty, or ends in `/`. */
+  prefix: string
+  /** Undefined: those that the SDK finds. */
+  credentials: { accessKeyId: string; secretAccessKey: string; sessionToken: string | undefined } | undefined
+}
 
 export type Config = {
   databaseUrl: string | undefined
@@ -17,6 +30,10 @@ export type Config = {
   rls: RlsMode
   appRole: string
   dataDir: string
+  blobs: {
+    /** Undefined: bytes are files in the data directory. */
+    s3: S3Settings | undefined
+  }
   redisUrl: string | undefined
   redisPrefix: string
   /** The first encrypts, all decrypt. */
@@ -89,6 +106,7 @@ export function parseConfig(env: Environment): Config {
     rls: required(v.DATABASE_RLS) as RlsMode,
     appRole: required(v.DATABASE_RLS_ROLE),
     dataDir: required(v.DATA_DIR),
+    blobs: { s3: readS3(read) },
     redisUrl: text(v.REDIS_URL),
     redisPrefix: required(v.REDIS_PREFIX),
     encryptionKeys: list(v.ENCRYPTION_KEY),
@@ -191,6 +209,37 @@ function readAuth({ text, required, requiredNumber, flag, list }: Reader): AuthS
           },
     proxySecret: neededFor(v.PROXY_SECRET, 'proxy'),
   }
+}
+
+function readS3({ text, required, flag }: Reader): S3Settings | undefined {
+  const v = VARIABLES
+  const bucket = text(v.S3_BUCKET)
+  const [endpoint, prefix] = [text(v.S3_ENDPOINT), text(v.S3_PREFIX)]
+  if (bucket === undefined) {
+    // the bytes would go to the disk of one server, and nobody would notice
+    for (const { name } of [v.S3_ENDPOINT, v.S3_PREFIX].filter((variable) => text(variable) !== undefined))
+      throw missing('S3_BUCKET', name)
+    return undefined
+  }
+  return {
+    bucket,
+    region: required(v.AWS_REGION),
+    endpoint,
+    forcePathStyle: flag({ ...v.S3_FORCE_PATH_STYLE, default: String(endpoint !== undefined) }),
+    prefix: prefix === undefined || prefix.endsWith('/') ? (prefix ?? '') : `${prefix}/`,
+    credentials: readS3Credentials(text),
+  }
+}
+
+function readS3Credentials(text: Reader['text']): S3Settings['credentials'] {
+  const { AWS_ACCESS_KEY_ID: id, AWS_SECRET_ACCESS_KEY: secret, AWS_SESSION_TOKEN: session } = VARIABLES
+  const [accessKeyId, secretAccessKey, sessionToken] = [text(id), text(secret), text(session)]
+  if (accessKeyId !== undefined && secretAccessKey !== undefined)
+    return { accessKeyId, secretAccessKey, sessionToken }
+  if (accessKeyId !== undefined) throw missing(secret.name, id.name)
+  if (secretAccessKey !== undefined) throw missing(id.name, secret.name)
+  if (sessionToken !== undefined) throw missing(id.name, session.name)
+  return undefined
 }
 
 /** A key in the directory of one server would be of no use to the others, and is easily lost beside a database that stays. */

@@ -37,12 +37,13 @@ const LEVELS: Record<string, number> = {
   // what cache/ and bus/ share of Redis
   redis: 0.5,
   ...Object.fromEntries(PORTS.map((port) => [port, 1])),
-  'config-variables.ts': 1.5,
+  config: 1.5,
   'config.ts': 2,
   'traces.ts': 2,
   ...Object.fromEntries(SLICES.map((slice) => [slice, 2])),
   http: 3,
   'open-database.ts': 2.5,
+  'open-blobs.ts': 2.5,
   'threadbase.ts': 3,
   'server.ts': 4,
   'index.ts': 5,
@@ -54,7 +55,7 @@ const DRIVERS: [driver: RegExp, adapters: RegExp][] = [
   // every pg type parser and session is one of pg, whichever engine answers
   [/^pg(-|$)/, /^db\/(postgres|pglite|driver|as-user|types)\.ts$/],
   [/^@electric-sql\//, /^db\/pglite-worker\.ts$/],
-  [/^@aws-sdk\//, /^blobs\/s3\.ts$/],
+  [/^@(aws-sdk|smithy)\//, /^blobs\/s3(-[a-z]+)?\.ts$/],
   [/^(io)?redis$/, /^redis\/client\.ts$/],
   [/^@opentelemetry\//, /^traces\.ts$/],
   [/^prom-client$/, /^http\/(process-)?metrics\.ts$/],

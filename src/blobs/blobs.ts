@@ -22,10 +22,16 @@ export type Blobs = {
    * @throws too_large beyond `maxBytes`; invalid_input when they are not as many as `size` says or not of this hash
    */
   stage(source: AsyncIterable<Uint8Array>, options?: StageOptions): Promise<Staged>
-  /** The same for an object that somebody else put into the storage: its bytes are read and hashed. @throws not_found */
+  /**
+   * The same for an object that somebody else put into the storage, below `{prefix}uploads/` or `{prefix}output/`: its
+   * bytes are read and hashed. `commit` removes it only where it was below `uploads/`.
+   * @throws not_found; invalid_input for a key that leads elsewhere
+   */
   stageObject(key: string, options?: StageOptions): Promise<Staged>
   /** Undefined when there are none. */
   find(sha256: Sha256): Promise<StoredBlob | undefined>
+  /** Where they are or would be: the whole key, and the `s3://` URL where the storage has such. No question to the storage. */
+  locate(sha256: Sha256): BlobPlace
   /**
    * The bytes, or those from `start` to `end`, both included. With `verify` the stream of whole bytes fails at its end
    * when they are not what their name says.
@@ -46,6 +52,7 @@ export type Blobs = {
   close(): Promise<void>
 }
 
+export type BlobPlace = { key: string; url?: string }
 export type StageOptions = { maxBytes?: number; size?: number; sha256?: Sha256 }
 export type ReadOptions = { start?: number; end?: number; verify?: boolean }
 export type PresignGetOptions = { contentType: string; contentDisposition: string; expiresInS: number }
@@ -77,6 +84,31 @@ export function requireSha256(sha256: string): Sha256 {
 export function keyOf(sha256: Sha256): string {
   requireSha256(sha256)
   return `output/artifacts/${sha256.slice(0, 2)}/${sha256.slice(2, 4)}/${sha256}`
+}
+
+export const UPLOADS = 'uploads/'
+const OUTPUT = 'output/'
+const MAX_KEY_BYTES = 1_024
+
+/**
+ * What `stageObject` may be asked for: whether the key is that of an upload, which goes when its bytes have their place.
+ * @throws invalid_input for a key that leads elsewhere
+ */
+export function requireStageable(key: string, prefix = ''): { isUpload: boolean } {
+  const path = key.slice(prefix.length)
+  const isUpload = path.startsWith(UPLOADS)
+  const isPath =
+    key.startsWith(prefix) &&
+    (isUpload || path.startsWith(OUTPUT)) &&
+    path.split('/').every((part) => !['', '.', '..'].includes(part))
+  const isText = key.isWellFormed() && !/\p{Cc}|\\/u.test(key) && Buffer.byteLength(key) <= MAX_KEY_BYTES
+  if (isPath && isText) return { isUpload }
+  const message = `the key must be one below ${prefix}${UPLOADS} or ${prefix}${OUTPUT}`
+  throw new ThreadbaseError('invalid_input', message, { field: 'key' })
+}
+
+export function noObject(key: string): ThreadbaseError {
+  return new ThreadbaseError('not_found', `there is no object ${key}`, { key })
 }
 
 export function noBlob(sha256: Sha256): ThreadbaseError {

@@ -1,52 +1,75 @@
 import { randomUUID } from 'node:crypto'
 import { type FileHandle, link, mkdir, open, readdir, rm, stat, utimes } from 'node:fs/promises'
-import { dirname, join, normalize, sep } from 'node:path'
+import { dirname, join } from 'node:path'
 import { pipeline, type Readable } from 'node:stream'
 import { ThreadbaseError } from '../core/errors.ts'
 import {
   type Blobs,
   keyOf,
   noBlob,
+  noObject,
   type ReadOptions,
   requireSha256,
+  requireStageable,
   type Sha256,
   type Staged,
   type StageOptions,
   type StoredBlob,
+  UPLOADS,
 } from './blobs.ts'
 import { createIntake, createVerifier, inChunks } from './intake.ts'
 import type { UrlSigner } from './signed-urls.ts'
 
 const CHUNK_BYTES = 1 << 20
-const STAGED = 'uploads'
+
+export type FilesOptions = {
+  dir: string
+  /** What signs URLs; asked when the first one is. */
+  signer: () => Promise<UrlSigner>
+}
 
 /** Bytes as files below `dir`, each written under another name, synced, and then given its own. */
-export function openFiles({ dir, signer }: { dir: string; signer: UrlSigner }): Blobs {
+export function openFiles({ dir, signer }: FilesOptions): Blobs {
   const pathOf = (sha256: Sha256) => join(dir, keyOf(sha256))
   return {
     engine: 'files',
     description: `files in ${dir}`,
     stage: (source, options = {}) => stage(dir, source, options, pathOf),
-    async stageObject(key, options = {}) {
-      const path = inside(dir, key)
-      const source = await openToRead(path, () => noObject(key))
-      return stage(dir, source.createReadStream({ highWaterMark: CHUNK_BYTES }), options, pathOf, () =>
-        rm(path, { force: true }),
-      )
-    },
+    stageObject: (key, options = {}) => stageFile(dir, key, options, pathOf),
     find: (sha256) => findFile(pathOf(sha256), sha256),
+    locate: (sha256) => ({ key: keyOf(sha256) }),
     read: (sha256, options = {}) => readFile(pathOf(sha256), sha256, options),
     remove: (sha256) => answering(() => rm(pathOf(sha256), { force: true })),
     list: (after) => listFiles(join(dir, 'output', 'artifacts'), after),
-    sweepStaged: (olderThanMs) => answering(() => sweep(join(dir, STAGED), Date.now() - olderThanMs)),
-    presignGet: async (sha256, options) => signer.signGet(requireSha256(sha256), options),
-    presignPut: async (blob, { expiresInS }) => {
-      const key = `${STAGED}/${randomUUID()}`
-      requireSha256(blob.sha256)
-      return { key, ...signer.signPut({ ...blob, key, expiresInS }) }
-    },
+    sweepStaged: (olderThanMs) => answering(() => sweep(join(dir, UPLOADS), Date.now() - olderThanMs)),
+    presignGet: (sha256, options) =>
+      answering(async () => {
+        requireSha256(sha256)
+        return (await signer()).signGet(sha256, options)
+      }),
+    presignPut: (blob, { expiresInS }) =>
+      answering(async () => {
+        requireSha256(blob.sha256)
+        const key = `${UPLOADS}${randomUUID()}`
+        return { key, ...(await signer()).signPut({ ...blob, key, expiresInS }) }
+      }),
     close: async () => {},
   }
+}
+
+async function stageFile(
+  dir: string,
+  key: string,
+  options: StageOptions,
+  pathOf: (sha256: Sha256) => string,
+): Promise<Staged> {
+  const { isUpload } = requireStageable(key)
+  const path = join(dir, key)
+  const source = await openToRead(path, () => noObject(key))
+  const whenCommitted = async () => {
+    if (isUpload) await rm(path, { force: true })
+  }
+  return stage(dir, source.createReadStream({ highWaterMark: CHUNK_BYTES }), options, pathOf, whenCommitted)
 }
 
 async function stage(
@@ -56,7 +79,7 @@ async function stage(
   pathOf: (sha256: Sha256) => string,
   whenCommitted: () => Promise<void> = async () => {},
 ): Promise<Staged> {
-  const path = join(dir, STAGED, randomUUID())
+  const path = join(dir, UPLOADS, randomUUID())
   try {
     const facts = await writeSynced(path, source, options)
     const discard = () => answering(() => rm(path, { force: true }))
@@ -201,15 +224,6 @@ async function sweep(directory: string, before: number): Promise<number> {
   }
   return removed
 }
-
-/** @throws invalid_input for a key that leads elsewhere */
-function inside(dir: string, key: string): string {
-  const path = normalize(join(dir, key))
-  if (!key.includes('\0') && path.startsWith(normalize(dir) + sep)) return path
-  throw new ThreadbaseError('invalid_input', 'the key leads out of the storage', { field: 'key' })
-}
-
-const noObject = (key: string) => new ThreadbaseError('not_found', `there is no object ${key}`, { key })
 
 const codeOf = (error: unknown) => (error as NodeJS.ErrnoException | undefined)?.code
 
