@@ -50,6 +50,8 @@ export type Config = {
   rateLimitPerMinute: number
   metricsToken: string | undefined
   bodyLimitBytes: number
+  /** Of one artifact or file. */
+  uploadLimitBytes: number
   corsOrigins: string[]
   trustProxy: TrustProxy
   limits: {
@@ -121,6 +123,7 @@ export function parseConfig(env: Environment): Config {
       number(v.RATE_LIMIT_PER_MINUTE) ?? (required(v.AUTH_MODE) === 'single-user' ? 0 : DEFAULT_RATE_LIMIT),
     metricsToken: text(v.METRICS_TOKEN),
     bodyLimitBytes: Math.round(requiredNumber(v.BODY_LIMIT_MB) * 1_000_000),
+    uploadLimitBytes: Math.round(requiredNumber(v.UPLOAD_LIMIT_MB) * 1_000_000),
     corsOrigins: readOrigins(text(v.CORS_ORIGINS) ?? ''),
     trustProxy: readTrustProxy(text(v.TRUST_PROXY)),
     limits: {

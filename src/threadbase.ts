@@ -1,6 +1,16 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
+import {
+  type ArtifactService,
+  type BlobUpkeep,
+  createArtifactService,
+  createBlobUpkeep,
+  createFileService,
+  createKeeper,
+  type FileService,
+} from './artifacts/service.ts'
 import { type AuditService, createAuditService } from './audit/service.ts'
+import type { Blobs } from './blobs/blobs.ts'
 import type { Bus } from './bus/bus.ts'
 import { createLocalBus } from './bus/local.ts'
 import { openRedisBus } from './bus/redis.ts'
@@ -36,6 +46,7 @@ import {
   readOrMakeSecret,
 } from './identity/service.ts'
 import { createMessageService, type MessageService } from './messages/service.ts'
+import { openBlobs } from './open-blobs.ts'
 import { openDatabase } from './open-database.ts'
 import { createThreadService, type ThreadService } from './threads/service.ts'
 import { createTransferService, type TransferService } from './transfer/service.ts'
@@ -69,6 +80,12 @@ export type Threadbase = AsyncDisposable & {
   readonly threads: ThreadService
   readonly messages: MessageService
   readonly configs: ConfigService
+  /** Files of threads: what agents make and users add. */
+  readonly artifacts: ArtifactService
+  /** Files of a user outside threads. */
+  readonly files: FileService
+  /** Keeps stored bytes and database in step: removes what nobody names, finds what is missing or corrupt. */
+  readonly upkeep: BlobUpkeep
   /** LangGraph's checkpointer for any user: `configurable.user_id` says for whom. */
   readonly checkpointer: ThreadbaseSaver
   /** LangGraph's long-term memory for any user: the call says for whom, or the node that makes it. A run takes `forUser(id).store`. */
@@ -81,6 +98,8 @@ export type Threadbase = AsyncDisposable & {
   readonly audit: AuditService
   /** The SQL port below the services. */
   readonly database: Database
+  /** The bytes port: bytes by their SHA-256. */
+  readonly blobs: Blobs
   /** The cache port: what may be forgotten, and counters. */
   readonly cache: Cache
   /** The wake-up port: messages between processes. */
@@ -101,7 +120,7 @@ export type ForUser = {
 }
 
 /** What the services stand on beside the database. */
-export type Ports = Pick<Threadbase, 'cache' | 'bus'>
+export type Ports = Pick<Threadbase, 'blobs' | 'cache' | 'bus'>
 
 /**
  * Opens Threadbase: the database that the options or the environment name, migrated, with the services on it.
@@ -136,7 +155,7 @@ export async function openConfigured(
     try {
       return await createThreadbase(database, settings, ports)
     } catch (error) {
-      await Promise.all([ports.cache.close(), ports.bus.close()])
+      await closePorts(ports)
       throw error
     }
   } catch (error) {
@@ -145,16 +164,21 @@ export async function openConfigured(
   }
 }
 
-/** Cache and bus of a configuration. Redis being away fails neither: its calls are `unavailable` until it is back. */
-export async function openPorts({ redisUrl, redisPrefix }: Config, log: Logger): Promise<Ports> {
-  if (redisUrl === undefined) return openLocalPorts(log)
+/** Bytes, cache and bus of a configuration. Redis being away fails neither: its calls are `unavailable` until it is back. */
+export async function openPorts(config: Config, log: Logger): Promise<Ports> {
+  const { redisUrl, redisPrefix } = config
+  const blobs = await openBlobs(config, log)
+  if (redisUrl === undefined) return { ...openLocalPorts(log), blobs }
   const options = { url: redisUrl, prefix: redisPrefix, log }
   const [cache, bus] = await Promise.all([openRedisCache(options), openRedisBus(options)])
-  return { cache, bus }
+  return { blobs, cache, bus }
 }
 
+const closePorts = ({ blobs, cache, bus }: Ports) =>
+  Promise.all([bus.close(), cache.close(), blobs.close()])
+
 /** Cache and bus of this process alone. */
-export function openLocalPorts(log: Logger): Ports {
+export function openLocalPorts(log: Logger): Omit<Ports, 'blobs'> {
   return { cache: createMemoryCache(), bus: createLocalBus(log) }
 }
 
@@ -183,19 +207,23 @@ async function withEncryption(
 }
 
 type LangGraphOptions = Pick<ThreadbaseOptions, 'checkpoints' | 'store'>
-export type ServiceOptions = Pick<Config, 'defaults' | 'auth'> & {
+export type ServiceOptions = Pick<Config, 'defaults' | 'auth' | 'uploadLimitBytes'> & {
   log: Logger
 } & LangGraphOptions
 
 /** The services on a database that is open and migrated; closing them closes what they were given. */
 export async function createThreadbase(
   database: Database,
-  { defaults, auth, log, checkpoints: checkpointOptions, store: storeOptions = {} }: ServiceOptions,
-  { cache, bus }: Ports,
+  options: ServiceOptions,
+  ports: Ports,
 ): Promise<Threadbase> {
+  const { blobs, cache, bus } = ports
+  const { defaults, auth, log, checkpoints: checkpointOptions, store: storeOptions = {} } = options
   const { parallelism: lanes } = database
   const threads = createThreadService(database)
   const messages = createMessageService(database, { lanes })
+  const keeper = createKeeper(database.db, blobs)
+  const limits = { maxBytes: options.uploadLimitBytes }
   const checkpoints: CheckpointService = createCheckpointService(database, checkpointOptions)
   const stores = createStoreService(database, storeOptions, log)
   const audit = createAuditService(database.db)
@@ -204,19 +232,23 @@ export async function createThreadbase(
   const close = async () => {
     // what it still has to write needs the database
     await identity.close()
-    await Promise.all([bus.close(), cache.close(), database.close()])
+    await Promise.all([closePorts(ports), database.close()])
   }
   return {
     threads,
     messages,
     transfer: createTransferService(database, { threads, messages, lanes }),
     configs: createConfigService(database, defaults),
+    artifacts: createArtifactService(database, threads, keeper, limits),
+    files: createFileService(database, keeper, limits),
+    upkeep: createBlobUpkeep(database, blobs),
     checkpointer: checkpoints.forAll,
     store: stores.forAll,
     forUser: (userId) => ({ checkpointer: checkpoints.forUser(userId), store: stores.forUser(userId) }),
     identity,
     audit,
     database,
+    blobs,
     cache,
     bus,
     limiter,

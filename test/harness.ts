@@ -4,6 +4,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { sql } from 'kysely'
 import { inject } from 'vitest'
+import type { Blobs } from '../src/blobs/blobs.ts'
+import { openFiles } from '../src/blobs/files.ts'
+import { createUrlSigner } from '../src/blobs/signed-urls.ts'
 import type { CheckpointOptions } from '../src/checkpoints/service.ts'
 import type { StoreServiceOptions } from '../src/checkpoints/store/service.ts'
 import type { ConfigDefaults } from '../src/configs/schema.ts'
@@ -38,7 +41,8 @@ export type OpenOptions = Partial<Omit<CommonOptions, 'log'>> &
     /** Over {@link TEST_AUTH}. */
     auth?: Partial<AuthSettings>
     /** Default: of this process alone. */
-    ports?: Ports
+    ports?: Partial<Ports>
+    uploadLimitBytes?: number
     checkpoints?: CheckpointOptions
     store?: StoreServiceOptions
   }
@@ -144,6 +148,14 @@ async function migrated(database: Database, options: OpenOptions, log: Logger): 
   return openServices(database, options, log)
 }
 
+/** Bytes in a directory that is removed when they are closed; made when it is first needed. */
+export function openTestFiles(): Blobs {
+  const dir = join(tmpdir(), `threadbase-test-${randomBytes(8).toString('hex')}`)
+  const signer = createUrlSigner(randomBytes(32))
+  const blobs = openFiles({ dir, signer: async () => signer })
+  return { ...blobs, close: () => rm(dir, { recursive: true, force: true }) }
+}
+
 /** The services on a database that a test opened itself. */
 export function openServices(
   database: Database,
@@ -153,15 +165,20 @@ export function openServices(
     ports,
     checkpoints,
     store,
-  }: Pick<OpenOptions, 'defaults' | 'auth' | 'ports' | 'checkpoints' | 'store'> = {},
+    uploadLimitBytes = 5_000_000_000,
+  }: Pick<
+    OpenOptions,
+    'defaults' | 'auth' | 'ports' | 'checkpoints' | 'store' | 'uploadLimitBytes'
+  > = {},
   log: Logger = silentLog,
 ): Promise<Threadbase> {
   const settings = {
+    uploadLimitBytes,
     defaults: { ...NO_DEFAULTS, ...defaults },
     auth: { ...TEST_AUTH, ...auth },
     checkpoints,
     store,
     log,
   }
-  return createThreadbase(database, settings, ports ?? openLocalPorts(log))
+  return createThreadbase(database, settings, { blobs: openTestFiles(), ...openLocalPorts(log), ...ports })
 }

@@ -48,9 +48,19 @@ export type Blobs = {
   presignGet(sha256: Sha256, options: PresignGetOptions): Promise<string>
   /** Where somebody else may put just these bytes; `stageObject(key)` then takes them. */
   presignPut(blob: BlobFacts, options: { expiresInS: number }): Promise<PresignedPut>
+  /** What answers these URLs where this server is to; undefined where the storage does. */
+  readonly local?: LocalUrls
   /** Again: no change. */
   close(): Promise<void>
 }
+
+/** URLs that were presigned here, with the query that they came with. All throw `forbidden` when it is altered, foreign or expired. */
+export type LocalUrls = {
+  checkGet(sha256: string, query: UrlQuery): Promise<{ contentType: string; contentDisposition: string }>
+  /** Takes the bytes of a presigned PUT. @throws invalid_input when they are not the promised ones; nothing stays then */
+  put(name: string, query: UrlQuery, source: AsyncIterable<Uint8Array>): Promise<void>
+}
+export type UrlQuery = Record<string, string | undefined>
 
 export type BlobPlace = { key: string; url?: string }
 export type StageOptions = { maxBytes?: number; size?: number; sha256?: Sha256 }

@@ -1,6 +1,6 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { ThreadbaseError } from '../core/errors.ts'
-import type { BlobFacts, PresignGetOptions, Sha256 } from './blobs.ts'
+import type { BlobFacts, PresignGetOptions, Sha256, UrlQuery } from './blobs.ts'
 
 /** Signs URLs that this server answers itself, and checks them. */
 export type UrlSigner = {
@@ -11,11 +11,9 @@ export type UrlSigner = {
     headers: Record<string, string>
   }
   /** What a signed URL allows. @throws forbidden when it is altered, foreign or expired */
-  checkGet(sha256: string, query: Query): { contentType: string; contentDisposition: string }
-  checkPut(key: string, query: Query): BlobFacts
+  checkGet(sha256: string, query: UrlQuery): { contentType: string; contentDisposition: string }
+  checkPut(key: string, query: UrlQuery): BlobFacts
 }
-
-type Query = Record<string, string | undefined>
 
 const GET = '/api/blobs'
 const PUT = '/api/blobs/uploads'
@@ -27,7 +25,7 @@ export function createUrlSigner(key: Uint8Array, now: () => number = Date.now): 
     createHmac('sha256', key)
       .update(JSON.stringify([method, ...parts]))
       .digest('base64url')
-  const check = (method: string, parts: string[], { expires = '', signature = '' }: Query) => {
+  const check = (method: string, parts: string[], { expires = '', signature = '' }: UrlQuery) => {
     const expected = Buffer.from(sign(method, [...parts, expires]))
     const given = Buffer.from(signature)
     const isOurs = given.length === expected.length && timingSafeEqual(given, expected)

@@ -1,5 +1,5 @@
 import { checkHttpUrl } from '../core/network.ts'
-import { maxLength, type Variable } from './variable.ts'
+import { between, maxLength, type Variable } from './variable.ts'
 
 /** Undefined where there is nothing wrong. Never repeats the value: it may hold a password. */
 function checkEndpoint(value: string): string | undefined {
@@ -29,6 +29,13 @@ export const BYTES = {
       /^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$/.test(value)
         ? undefined
         : 'must be the name of a bucket: letters, digits, dots, hyphens and underscores',
+  },
+  UPLOAD_LIMIT_MB: {
+    name: 'UPLOAD_LIMIT_MB',
+    kind: 'number',
+    default: '5000',
+    description: 'Largest artifact or file in MB (1,000,000 bytes); a larger one is `too_large`.',
+    check: between(0.001, 5_000_000),
   },
   AWS_REGION: {
     name: 'AWS_REGION',

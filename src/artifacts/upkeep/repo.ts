@@ -1,0 +1,143 @@
+import { sql } from 'kysely'
+import { textArray } from '../../db/arrays.ts'
+import { type Db, t } from '../../db/schema.ts'
+
+/** Of a row of `blobs`. */
+export type BlobRow = { sha256: string; size: number }
+
+const named = sql`(exists (select from ${t.artifacts} a where a.sha256 = b.sha256)
+                   or exists (select from ${t.files} f where f.sha256 = b.sha256))`
+// two conditions, each of which can be an anti-join
+const unnamed = sql`not exists (select from ${t.artifacts} a where a.sha256 = b.sha256)
+   and not exists (select from ${t.files} f where f.sha256 = b.sha256)`
+const old = (graceS: number) => sql`b.touched_at <= now() - make_interval(secs => ${graceS}::float8)`
+
+/** Rows behind `after`, in order of their hash, that nobody names and nobody touched for `graceS` seconds. */
+const orphans = (after: string, graceS: number, limit: number) => sql`
+  select b.sha256, b.size from ${t.blobs} b
+   where b.sha256 > ${after} and ${old(graceS)} and ${unnamed}
+   order by b.sha256 limit ${limit}::int`
+
+export async function listOrphans(
+  db: Db,
+  after: string,
+  graceS: number,
+  limit: number,
+): Promise<BlobRow[]> {
+  const { rows } = await sql<BlobRow>`/* blobs.orphans */ ${orphans(after, graceS, limit)}`.execute(db)
+  return rows
+}
+
+/** The same, locked to the end of the transaction; those that somebody else has locked, to name or to collect, are left out. */
+export async function lockOrphans(
+  tx: Db,
+  after: string,
+  graceS: number,
+  limit: number,
+): Promise<BlobRow[]> {
+  const { rows } = await sql<BlobRow>`
+    /* blobs.lock_orphans */
+    ${orphans(after, graceS, limit)} for update of b skip locked`.execute(tx)
+  return rows
+}
+
+/**
+ * Removes those of the rows that still nobody names: a statement of its own sees what was named while the first one waited.
+ * Behind the lock nobody can name them any more, for a name waits for the row.
+ */
+export async function deleteOrphans(tx: Db, hashes: string[]): Promise<BlobRow[]> {
+  const { rows } = await sql<BlobRow>`
+    /* blobs.delete_orphans */
+    delete from ${t.blobs} b where b.sha256 = any(${textArray(hashes)}::text[]) and ${unnamed}
+    returning b.sha256, b.size`.execute(tx)
+  return rows
+}
+
+/** How many rows nobody names and somebody touched within the grace period. */
+export async function countYoung(db: Db, graceS: number): Promise<number> {
+  const { rows } = await sql<{ count: number }>`
+    /* blobs.young */
+    select count(*) as count from ${t.blobs} b where not ${old(graceS)} and ${unnamed}`.execute(db)
+  return Number(rows[0]?.count ?? 0)
+}
+
+/** Those of the hashes that have no row. */
+export async function findUnknown(db: Db, hashes: string[]): Promise<Set<string>> {
+  const { rows } = await sql<{ sha256: string }>`
+    /* blobs.unknown */
+    select i.sha256 from unnest(${textArray(hashes)}::text[]) as i (sha256)
+     where not exists (select from ${t.blobs} b where b.sha256 = i.sha256)`.execute(db)
+  return new Set(rows.map(({ sha256 }) => sha256))
+}
+
+/** Gives bytes that have no row one, as old as they are, so that the collector finds them. */
+export async function insertFound(db: Db, found: (BlobRow & { modifiedAt: Date })[]): Promise<void> {
+  await sql`
+    /* blobs.found */
+    insert into ${t.blobs} (sha256, size, created_at, touched_at)
+    select i.sha256, i.size, i.at, i.at
+      from unnest(${textArray(found.map(({ sha256 }) => sha256))}::text[],
+                  ${found.map(({ size }) => String(size))}::bigint[],
+                  ${found.map(({ modifiedAt }) => modifiedAt.toISOString())}::timestamptz[]) as i (sha256, size, at)
+     order by i.sha256
+    on conflict (sha256) do nothing`.execute(db)
+}
+
+/** Deletes up to `limit` files that have expired. @returns how many */
+export async function deleteExpiredFiles(db: Db, limit: number): Promise<number> {
+  const { numAffectedRows } = await sql`
+    /* files.delete_expired */
+    delete from ${t.files} where (user_id, id) in (
+      select user_id, id from ${t.files} where expires_at <= now() order by expires_at limit ${limit}::int
+         for update skip locked)`.execute(db)
+  return Number(numAffectedRows ?? 0n)
+}
+
+/** Deletes up to `limit` uploads whose URL ended longer ago than the grace period. @returns how many */
+export async function deleteExpiredUploads(db: Db, graceS: number, limit: number): Promise<number> {
+  const { numAffectedRows } = await sql`
+    /* uploads.delete_expired */
+    delete from ${t.uploads} where (user_id, id) in (
+      select user_id, id from ${t.uploads} where expires_at <= now() - make_interval(secs => ${graceS}::float8)
+       order by expires_at limit ${limit}::int for update skip locked)`.execute(db)
+  return Number(numAffectedRows ?? 0n)
+}
+
+export async function countExpired(db: Db, graceS: number): Promise<{ files: number; uploads: number }> {
+  const { rows } = await sql<{ files: number; uploads: number }>`
+    /* blobs.count_expired */
+    select (select count(*) from ${t.files} where expires_at <= now()) as files,
+           (select count(*) from ${t.uploads}
+             where expires_at <= now() - make_interval(secs => ${graceS}::float8)) as uploads`.execute(db)
+  const { files = 0, uploads = 0 } = rows[0] ?? {}
+  return { files: Number(files), uploads: Number(uploads) }
+}
+
+/** Rows behind `after` that somebody names, in order of their hash. */
+export async function listNamed(db: Db, after: string, limit: number): Promise<BlobRow[]> {
+  const { rows } = await sql<BlobRow>`
+    /* blobs.named */
+    select b.sha256, b.size from ${t.blobs} b where b.sha256 > ${after} and ${named}
+     order by b.sha256 limit ${limit}::int`.execute(db)
+  return rows
+}
+
+export async function countBlobs(db: Db): Promise<number> {
+  const { rows } = await sql<{ count: number }>`
+    /* blobs.count */
+    select count(*) as count from ${t.blobs}`.execute(db)
+  return Number(rows[0]?.count ?? 0)
+}
+
+export type NamedBy = { userId: string; table: 'artifacts' | 'files'; id: string }
+
+/** What names the bytes, `limit` at most. */
+export async function listNames(db: Db, sha256: string, limit: number): Promise<NamedBy[]> {
+  const { rows } = await sql<{ user_id: string; table: NamedBy['table']; id: string }>`
+    /* blobs.names */
+    select user_id, 'artifacts' as table, id from ${t.artifacts} where sha256 = ${sha256}
+    union all
+    select user_id, 'files', id from ${t.files} where sha256 = ${sha256}
+    limit ${limit}::int`.execute(db)
+  return rows.map(({ user_id, table, id }) => ({ userId: user_id, table, id }))
+}

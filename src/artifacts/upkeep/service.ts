@@ -1,0 +1,250 @@
+import { createHash } from 'node:crypto'
+import type { Blobs, StoredBlob } from '../../blobs/blobs.ts'
+import { isThreadbaseError } from '../../core/errors.ts'
+import type { Database } from '../../db/database.ts'
+import * as repo from './repo.ts'
+
+export type BlobUpkeep = ReturnType<typeof createBlobUpkeep>
+
+export type CollectOptions = {
+  /** Seconds for which bytes that nobody names are left alone after somebody stored them: longer than it takes to name them. Default: an hour. */
+  graceS?: number
+  /** The same for what was uploaded and not completed. Default: a day. */
+  uploadGraceS?: number
+  /** Only counts. */
+  dryRun?: boolean
+  /** `share`: how much is done, from 0 to 1. */
+  onProgress?: (share: number, report: Readonly<CollectReport>) => void
+  /** Ends it after the batch that is under way, with what was done so far. */
+  signal?: AbortSignal
+}
+
+export type CollectReport = {
+  /** Bytes that nobody named: how many hashes, and how many bytes. With `dryRun`: that would be removed. */
+  removed: number
+  removedBytes: number
+  /** Of these, how many the database knew nothing of. */
+  strays: number
+  /** Files that had expired. Their bytes are among the removed ones, unless something else names them. */
+  expiredFiles: number
+  /** Uploads whose URL had ended, and what was left of uploads under way in the storage. */
+  expiredUploads: number
+  abandonedUploads: number
+  /** Unnamed ones that were left alone because of the grace period. */
+  young: number
+}
+
+export type VerifyOptions = {
+  /** Only looks whether the bytes are there, as many as they should be. Default false: reads all of them. */
+  quick?: boolean
+  onProblem?: (problem: BlobProblem) => void
+  onProgress?: (share: number, report: Readonly<VerifyReport>) => void
+  signal?: AbortSignal
+}
+
+export type BlobProblem = {
+  sha256: string
+  problem: 'missing' | 'corrupt'
+  /** In bytes: what it should be, and what is there (null: nothing). */
+  size: number
+  found: number | null
+  /** What names the bytes, the first 10. */
+  namedBy: repo.NamedBy[]
+}
+
+export type VerifyReport = { checked: number; checkedBytes: number; missing: number; corrupt: number }
+
+const HOUR_S = 3_600
+const BATCH = 200
+const LIST_BATCH = 1_000
+const REMOVE_AT_ONCE = 16
+const VERIFY_AT_ONCE = 4
+const MAX_NAMES = 10
+
+/**
+ * What keeps storage and database in step, for operators: of all users. While it runs, everything else goes on; several at
+ * the same time do each other no harm.
+ * @param database the privileged handle of it
+ */
+export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
+  return {
+    /**
+     * Removes bytes that no artifact and no file names: those of deleted ones, of uploads that broke off, and those that the
+     * database knows nothing of. Also deletes files that have expired. Memory is bounded, time linear.
+     * @throws unavailable when storage or database does not answer; what was removed by then is removed
+     */
+    async collect(options: CollectOptions = {}): Promise<CollectReport> {
+      const { graceS = HOUR_S, uploadGraceS = 24 * HOUR_S, dryRun = false, signal } = options
+      const report: CollectReport = {
+        ...{ removed: 0, removedBytes: 0, strays: 0 },
+        ...{ expiredFiles: 0, expiredUploads: 0, abandonedUploads: 0, young: 0 },
+      }
+      const tell = (from: number, to: number) => (sha256: string) =>
+        options.onProgress?.(from + (to - from) * placeOf(sha256), report)
+      const run = { graceS, signal, report }
+      await endExpired(run, uploadGraceS, dryRun)
+      await findStrays(run, dryRun, tell(0, 0.5))
+      if (dryRun) await countOrphans(run, tell(0.5, 1))
+      else {
+        await removeOrphans(run, tell(0.5, 1))
+        if (signal?.aborted !== true)
+          report.abandonedUploads = await blobs.sweepStaged(uploadGraceS * 1_000)
+      }
+      report.young = await repo.countYoung(db, graceS)
+      return report
+    },
+
+    /**
+     * Looks for bytes that are named and missing or not what they were. Changes nothing.
+     * @throws unavailable when storage or database does not answer
+     */
+    async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
+      const { quick = false, onProblem, onProgress, signal } = options
+      const report: VerifyReport = { checked: 0, checkedBytes: 0, missing: 0, corrupt: 0 }
+      for (let after = ''; ; ) {
+        const rows = await repo.listNamed(db, after, BATCH)
+        await forEach(rows, VERIFY_AT_ONCE, async (row) => {
+          if (signal?.aborted === true) return
+          const problem = await check(row, quick)
+          report.checked++
+          report.checkedBytes += row.size
+          if (problem !== undefined) {
+            report[problem.problem]++
+            onProblem?.(problem)
+          }
+          onProgress?.(placeOf(row.sha256), report)
+        })
+        const last = rows.at(-1)
+        if (last === undefined || rows.length < BATCH || signal?.aborted === true) return report
+        after = last.sha256
+      }
+    },
+  }
+
+  async function endExpired({ graceS, report, signal }: Run, uploadGraceS: number, dryRun: boolean) {
+    const uploads = Math.max(graceS, uploadGraceS)
+    if (dryRun) {
+      const expired = await repo.countExpired(db, uploads)
+      report.expiredFiles = expired.files
+      report.expiredUploads = expired.uploads
+      return
+    }
+    const drain = async (deleteSome: () => Promise<number>) => {
+      let total = 0
+      for (let last = LIST_BATCH; last === LIST_BATCH && signal?.aborted !== true; total += last)
+        last = await deleteSome()
+      return total
+    }
+    report.expiredFiles = await drain(() => repo.deleteExpiredFiles(db, LIST_BATCH))
+    report.expiredUploads = await drain(() => repo.deleteExpiredUploads(db, uploads, LIST_BATCH))
+  }
+
+  /**
+   * Gives bytes without a row one. Who stores bytes makes the row first, so these are of a database that was put back to an
+   * earlier state, or of somebody who wrote into the storage.
+   */
+  async function findStrays({ graceS, signal, report }: Run, dryRun: boolean, tell: (at: string) => void) {
+    const before = Date.now() - graceS * 1_000
+    let batch: StoredBlob[] = []
+    const flush = async () => {
+      const unknown = await repo.findUnknown(
+        db,
+        batch.map(({ sha256 }) => sha256),
+      )
+      const found = batch.filter(({ sha256 }) => unknown.has(sha256))
+      const last = batch.at(-1)
+      batch = []
+      report.strays += found.length
+      if (dryRun) {
+        report.removed += found.length
+        for (const { size } of found) report.removedBytes += size
+      } else if (found.length > 0) await repo.insertFound(db, found)
+      if (last !== undefined) tell(last.sha256)
+    }
+    for await (const blob of blobs.list()) {
+      if (signal?.aborted === true) return
+      if (blob.modifiedAt.getTime() <= before) batch.push(blob)
+      if (batch.length === LIST_BATCH) await flush()
+    }
+    await flush()
+  }
+
+  async function removeOrphans({ graceS, signal, report }: Run, tell: (at: string) => void) {
+    for (let after = ''; signal?.aborted !== true; ) {
+      const { locked, removed } = await db.transaction().execute(async (tx) => {
+        const locked = await repo.lockOrphans(tx, after, graceS, BATCH)
+        const hashes = locked.map(({ sha256 }) => sha256)
+        const removed = locked.length === 0 ? [] : await repo.deleteOrphans(tx, hashes)
+        // before the rows are let go of: who waits for one puts the bytes anew
+        await forEach(removed, REMOVE_AT_ONCE, ({ sha256 }) => blobs.remove(sha256))
+        return { locked, removed }
+      })
+      report.removed += removed.length
+      for (const { size } of removed) report.removedBytes += size
+      const last = locked.at(-1)
+      if (last === undefined) return
+      after = last.sha256
+      tell(after)
+      if (locked.length < BATCH) return
+    }
+  }
+
+  async function countOrphans({ graceS, signal, report }: Run, tell: (at: string) => void) {
+    for (let after = ''; signal?.aborted !== true; ) {
+      const rows = await repo.listOrphans(db, after, graceS, LIST_BATCH)
+      report.removed += rows.length
+      for (const { size } of rows) report.removedBytes += size
+      const last = rows.at(-1)
+      if (last === undefined || rows.length < LIST_BATCH) return
+      after = last.sha256
+      tell(after)
+    }
+  }
+
+  /** Undefined when nothing is wrong, or when nobody names the bytes any more. */
+  async function check({ sha256, size }: repo.BlobRow, quick: boolean): Promise<BlobProblem | undefined> {
+    const stored = await blobs.find(sha256)
+    const found = stored?.size ?? null
+    const isRight = found === size && (quick || (await hashOf(sha256)) === sha256)
+    if (isRight) return undefined
+    const namedBy = await repo.listNames(db, sha256, MAX_NAMES)
+    if (namedBy.length === 0) return undefined
+    return { sha256, problem: found === null ? 'missing' : 'corrupt', size, found, namedBy }
+  }
+
+  /** Undefined when they are gone meanwhile. */
+  async function hashOf(sha256: string): Promise<string | undefined> {
+    try {
+      const hash = createHash('sha256')
+      for await (const chunk of await blobs.read(sha256)) hash.update(chunk as Uint8Array)
+      return hash.digest('hex')
+    } catch (error) {
+      if (isThreadbaseError(error, 'not_found')) return undefined
+      throw error
+    }
+  }
+}
+
+type Run = { graceS: number; signal: AbortSignal | undefined; report: CollectReport }
+
+/** Hashes are spread evenly: how far one is among all of them, from 0 to 1. */
+const placeOf = (sha256: string) => Number.parseInt(sha256.slice(0, 8), 16) / 2 ** 32
+
+/** `work` on each item, so many at the same time. The first failure ends it, once those under way have ended. */
+async function forEach<T>(items: readonly T[], atOnce: number, work: (item: T) => Promise<void>) {
+  let next = 0
+  let failed = false
+  const lane = async () => {
+    while (next < items.length && !failed) {
+      try {
+        await work(items[next++] as T)
+      } catch (error) {
+        failed = true
+        throw error
+      }
+    }
+  }
+  const lanes = await Promise.allSettled(Array.from({ length: Math.min(atOnce, items.length) }, lane))
+  const failure = lanes.find((result) => result.status === 'rejected')
+  if (failure !== undefined) throw failure.reason
+}
