@@ -87,6 +87,7 @@ async function httpPage(): Promise<string> {
   }
   const services = new Proxy({}, { get: () => new Proxy({}, { get: () => absent }) })
   const app = await buildApp(services as never, {
+    uploadLimitBytes: 1,
     bodyLimitBytes: 1,
     log: pino({ level: 'silent' }),
     auth: { mode: 'accounts', registration: true, proxySecret: undefined },

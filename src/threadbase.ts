@@ -174,8 +174,7 @@ export async function openPorts(config: Config, log: Logger): Promise<Ports> {
   return { blobs, cache, bus }
 }
 
-const closePorts = ({ blobs, cache, bus }: Ports) =>
-  Promise.all([bus.close(), cache.close(), blobs.close()])
+const closePorts = ({ blobs, cache, bus }: Ports) => Promise.all([bus.close(), cache.close(), blobs.close()])
 
 /** Cache and bus of this process alone. */
 export function openLocalPorts(log: Logger): Omit<Ports, 'blobs'> {

@@ -166,10 +166,7 @@ export function openServices(
     checkpoints,
     store,
     uploadLimitBytes = 5_000_000_000,
-  }: Pick<
-    OpenOptions,
-    'defaults' | 'auth' | 'ports' | 'checkpoints' | 'store' | 'uploadLimitBytes'
-  > = {},
+  }: Pick<OpenOptions, 'defaults' | 'auth' | 'ports' | 'checkpoints' | 'store' | 'uploadLimitBytes'> = {},
   log: Logger = silentLog,
 ): Promise<Threadbase> {
   const settings = {

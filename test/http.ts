@@ -62,7 +62,13 @@ export async function openApi(engine: Engine, options: ApiOptions = {}): Promise
   }
   const services = { ...opened.tb, revision }
   const auth = { ...TEST_AUTH, ...options.auth }
-  const app = await buildApp(services, { bodyLimitBytes: 1_000_000, ...options, auth, log })
+  const app = await buildApp(services, {
+    bodyLimitBytes: 1_000_000,
+    uploadLimitBytes: 1_000_000,
+    ...options,
+    auth,
+    log,
+  })
   const call: Api['call'] = async (method, url, body, headers = {}) => {
     const json = body === undefined ? {} : { 'content-type': 'application/json' }
     const answer = await app.inject({

@@ -7,7 +7,8 @@ const BINARY = 'application/octet-stream'
 const TEXT = 'text/plain'
 const TEXTUAL =
   /^(text\/[\w.+-]+|image\/svg\+xml|application\/([\w.+-]+\+)?(json|xml|ndjson|x-ndjson|jsonl|yaml|x-yaml|toml|javascript|sql|graphql|x-sh|rtf|x-tex|x-ipynb\+json))$/
-const CONTROL = /[\0-\x08\x0e-\x1a\x1c-\x1f]/
+/** Tabs, ends of lines and pages, and the escape of terminals: of what is below a space, what texts hold. */
+const IN_TEXTS = new Set([9, 10, 11, 12, 13, 27])
 
 /** Types whose files are a container of another type: which one it holds is not to be seen from the beginning. */
 const WITHIN: Record<string, RegExp> = {
@@ -47,7 +48,7 @@ function isText(beginning: Uint8Array): boolean {
   const bytes = Buffer.from(beginning)
   // a character may be cut at the end
   const whole = [0, 1, 2, 3].some((cut) => isUtf8(bytes.subarray(0, Math.max(0, bytes.length - cut))))
-  return whole && !CONTROL.test(bytes.toString('latin1'))
+  return whole && beginning.every((byte) => byte >= 32 || IN_TEXTS.has(byte))
 }
 
 /** A name for bytes that have none. */
@@ -72,9 +73,13 @@ export function dispositionOf(type: string, filename: string, options: { downloa
 
 /** The last part of the name, without what controls a terminal or the direction of text. */
 function safeName(filename: string): string {
-  const last = filename.toWellFormed().split(/[/\\]/).findLast((part) => part !== '') ?? ''
+  const last =
+    filename
+      .toWellFormed()
+      .split(/[/\\]/)
+      .findLast((part) => part !== '') ?? ''
   const clean = last
-    .replace(/[\0-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, '_')
+    .replace(/[\p{Cc}\p{Bidi_Control}]/gu, '_')
     .replace(/^\.+/, '')
     .trim()
   return clean === '' ? 'file' : Array.from(clean).slice(-255).join('')

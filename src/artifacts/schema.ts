@@ -31,9 +31,7 @@ const origin = {
   sessionId: Type.Optional(Nullable(Text(255, { description: 'The sandbox session that made it.' }))),
   runId: Type.Optional(Nullable(Text(255, { description: "The graph's run." }))),
   toolCallId: Type.Optional(Nullable(Text(255, { description: 'The tool call.' }))),
-  meta: Type.Optional(
-    JsonObject({ description: 'Your own fields. On S3 `s3_key` and `s3_url` are added.' }),
-  ),
+  meta: Type.Optional(JsonObject({ description: 'Your own fields. On S3 `s3_key` and `s3_url` are added.' })),
 }
 
 export const NewArtifact = Type.Object({ ...named, ...origin, ...announced }, closed)
@@ -89,9 +87,7 @@ const fileFields = {
   temporary: Type.Optional(
     Type.Boolean({ default: false, description: 'Whether it is gone 24 hours from now.' }),
   ),
-  meta: Type.Optional(
-    JsonObject({ description: 'Your own fields. On S3 `s3_key` and `s3_url` are added.' }),
-  ),
+  meta: Type.Optional(JsonObject({ description: 'Your own fields. On S3 `s3_key` and `s3_url` are added.' })),
 }
 
 export const NewFile = Type.Object({ ...named, ...fileFields, ...announced }, closed)

@@ -21,7 +21,15 @@ import { createUploads } from './uploads/uploads.ts'
 
 export { type ByteSource, createKeeper, type PresignOptions } from './bytes/keeper.ts'
 export { createFileService, type FileService } from './files/service.ts'
-export { type BlobUpkeep, createBlobUpkeep } from './upkeep/service.ts'
+export {
+  type BlobProblem,
+  type BlobUpkeep,
+  type CollectOptions,
+  type CollectReport,
+  createBlobUpkeep,
+  type VerifyOptions,
+  type VerifyReport,
+} from './upkeep/service.ts'
 
 export type ArtifactService = ReturnType<typeof createArtifactService>
 

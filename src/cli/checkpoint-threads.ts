@@ -4,8 +4,9 @@ import type { Threadbase } from '../threadbase.ts'
 import type { CliContext } from './context.ts'
 import { formatCount, untilInterrupted } from './interrupt.ts'
 import { createProgress } from './progress.ts'
+import { readSeconds } from './times.ts'
+import { withThreadbase } from './with-threadbase.ts'
 
-const SECONDS: Record<string, number> = { s: 1, m: 60, h: 3_600, d: 86_400, w: 604_800 }
 const THREADS_AT_ONCE = 20
 
 /** The commands of `threadbase checkpoints` for threads that are here: to see, to thin out, to remove. */
@@ -53,7 +54,10 @@ function pruneCommand(cli: CliContext): Command {
 async function prune(cli: CliContext, tb: Threadbase, options: Prune): Promise<void> {
   const { user, allUsers, thread, olderThan } = options
   const { listStateUsers } = await import('../checkpoints/service.ts')
-  const limits = { keepLatest: readCount(options.keepLatest), olderThanS: readSeconds(olderThan) }
+  const limits = {
+    keepLatest: readCount(options.keepLatest),
+    olderThanS: readSeconds('--older-than', olderThan),
+  }
   const removed = { threads: 0, checkpoints: 0, writes: 0 }
   const progress = createProgress(cli.stderr, 'prune')
   const pruneThreads = async (userId: string, threadIds: string[]) => {
@@ -101,12 +105,6 @@ function deleteCommand(cli: CliContext): Command {
     )
 }
 
-async function withThreadbase(cli: CliContext, work: (tb: Threadbase) => Promise<void>): Promise<void> {
-  cli.requireStore()
-  await using tb = await cli.open()
-  await work(tb)
-}
-
 async function* threadsOf(tb: Threadbase, userId: string) {
   let cursor: string | undefined
   do {
@@ -129,12 +127,4 @@ async function* idsOf(threads: AsyncIterable<{ threadId: string }>) {
 function readCount(text: string): number {
   if (/^\d{1,9}$/.test(text)) return Number(text)
   throw new ThreadbaseError('invalid_input', '--keep-latest must be a whole number')
-}
-
-function readSeconds(text: string | undefined): number | undefined {
-  if (text === undefined) return undefined
-  const [, amount, unit = 's'] = /^(\d{1,9})([smhdw])?$/.exec(text) ?? []
-  if (amount === undefined)
-    throw new ThreadbaseError('invalid_input', '--older-than must be a time such as 90s, 12h, 30d or 8w')
-  return Number(amount) * (SECONDS[unit] as number)
 }

@@ -4,7 +4,7 @@ import type { Config } from '../config.ts'
 import { ThreadbaseError } from '../core/errors.ts'
 import { threadCommands } from './checkpoint-threads.ts'
 import type { CliContext } from './context.ts'
-import { formatCount, untilInterrupted } from './interrupt.ts'
+import { formatBytes, formatCount, untilInterrupted } from './interrupt.ts'
 import { createProgress } from './progress.ts'
 
 type Options = { schema: string; user: string; dryRun?: boolean; wholeValues?: boolean; json?: boolean }
@@ -131,6 +131,3 @@ function sizes({ bytesBefore, bytesAfter }: AdoptReport, dryRun: boolean, second
   if (dryRun) return `${formatBytes(bytesBefore)} of values`
   return `${formatBytes(bytesBefore)} → ${formatBytes(bytesAfter)} in ${seconds.toFixed(1)} s`
 }
-
-const formatBytes = (bytes: number) =>
-  bytes < 1_000_000 ? `${formatCount(bytes / 1_000)} KB` : `${(bytes / 1_000_000).toFixed(1)} MB`

@@ -19,3 +19,10 @@ export async function untilInterrupted(work: (signal: AbortSignal) => Promise<vo
 export function formatCount(count: number): string {
   return Math.round(count).toLocaleString('en-US')
 }
+
+/** 1234567 → `1.2 MB`, of 1,000,000 bytes. */
+export function formatBytes(bytes: number): string {
+  if (bytes < 10_000) return `${formatCount(bytes)} bytes`
+  if (bytes < 1_000_000) return `${formatCount(bytes / 1_000)} KB`
+  return bytes < 10_000_000_000 ? `${(bytes / 1_000_000).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`
+}

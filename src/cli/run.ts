@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander'
 import { type Config, parseConfig } from '../config.ts'
 import { EXIT_CODE, isThreadbaseError, ThreadbaseError } from '../core/errors.ts'
 import { VERSION } from '../version.ts'
+import { blobsCommand } from './blobs.ts'
 import { checkpointsCommand } from './checkpoints.ts'
 import type { CliContext } from './context.ts'
 import { dbCommand } from './db.ts'
@@ -18,7 +19,8 @@ export type CliStreams = Pick<CliContext, 'env' | 'stdin' | 'stdout' | 'stderr'>
 const ENVIRONMENT = `
 Threadbase is configured by environment variables, above all:
   DATABASE_URL   postgres://… ; without it the embedded store in DATA_DIR is used
-  DATA_DIR       directory of the embedded store (default .threadbase)
+  DATA_DIR       directory of the embedded store and of files (default .threadbase)
+  S3_BUCKET      keeps the bytes of artifacts and files in S3
   HOST, PORT     where to listen (default 127.0.0.1, 4100)
   AUTH_MODE      who may call: single-user (default), accounts, jwt or proxy
 All of them: docs/configuration.md
@@ -45,7 +47,7 @@ export function createProgram(streams: CliStreams): { program: Command; exitCode
   }
   program
     .description(
-      'The data plane for LLM agents and chat applications: threads and messages in PostgreSQL or an embedded store.',
+      'The data plane for LLM agents and chat applications: threads, messages, artifacts and secrets in PostgreSQL and S3, or in an embedded store.',
     )
     .version(VERSION, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print help for a command')
@@ -62,6 +64,7 @@ export function createProgram(streams: CliStreams): { program: Command; exitCode
     .addCommand(importCommand(cli))
     .addCommand(exportCommand(cli))
     .addCommand(checkpointsCommand(cli))
+    .addCommand(blobsCommand(cli))
   inherit(program)
   return { program, exitCode: () => exitCode }
 }

@@ -53,11 +53,11 @@ const USERS: Record<AuthMode, string> = {
 
 type Users = { mode: AuthMode /** Nobody can sign in yet. */; empty: boolean }
 
-function banner(url: string, { database, cache }: Threadbase, users: Users): string {
+function banner(url: string, { database, blobs, cache }: Threadbase, users: Users): string {
   return `Threadbase ${VERSION} is listening on ${url}
 
   store   ${database.description}
-  bytes   none: this version keeps no files yet
+  bytes   ${blobs.description}
   cache   ${cache.description}
   users   ${USERS[users.mode]}${users.empty ? '\n          none yet: threadbase users create NAME --superuser (on the embedded store stop first)' : ''}
   docs    ${url}/docs  (OpenAPI: ${url}/openapi.json)

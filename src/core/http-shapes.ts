@@ -43,6 +43,7 @@ type RouteSchema = {
   description?: string
   params?: TSchema
   querystring?: TSchema
+  headers?: TSchema
   body?: TSchema
   response: Record<number, TSchema | Media>
 }

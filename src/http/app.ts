@@ -1,7 +1,12 @@
 import cookie from '@fastify/cookie'
 import fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify'
+import { blobUrlRoutes } from '../artifacts/content/routes.ts'
+import { fileRoutes } from '../artifacts/files/routes.ts'
+import { artifactRoutes } from '../artifacts/routes.ts'
+import type { ArtifactService, FileService } from '../artifacts/service.ts'
 import { auditRoutes } from '../audit/routes.ts'
 import type { AuditService } from '../audit/service.ts'
+import type { Blobs } from '../blobs/blobs.ts'
 import type { Cache } from '../cache/cache.ts'
 import type { Limiter } from '../cache/limiter.ts'
 import { configRoutes } from '../configs/routes.ts'
@@ -41,6 +46,9 @@ export type AppServices = {
   messages: MessageService
   configs: ConfigService
   transfer: TransferService
+  artifacts: ArtifactService
+  files: FileService
+  blobs: Blobs
   identity: IdentityService
   audit: AuditService
   limiter: Limiter
@@ -52,6 +60,8 @@ export type AppServices = {
 
 export type AppOptions = {
   bodyLimitBytes: number
+  /** Of one artifact or file. */
+  uploadLimitBytes: number
   log: FastifyBaseLogger
   auth: Pick<AuthSettings, 'mode' | 'registration' | 'proxySecret'>
   /** Requests a minute of one user to one endpoint. Default: no limit. */
@@ -130,8 +140,12 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   messageRoutes(app, services.messages)
   configRoutes(app, services.configs)
   transferRoutes(app, services.transfer)
+  const uploadLimit = { maxBytes: options.uploadLimitBytes }
+  await artifactRoutes(app, services.artifacts, uploadLimit)
+  await fileRoutes(app, services.files, uploadLimit)
   keyRoutes(app, identity.keys)
   mirror.end()
+  await blobUrlRoutes(app, services.blobs, uploadLimit)
   userRoutes(app, identity.users, services.audit)
   auditRoutes(app, services.audit)
   return app

@@ -85,7 +85,7 @@ function toThreadbaseError(error: unknown, request: FastifyRequest): ThreadbaseE
       // Fastify's own refusals of a request: a bad URL, a content-length that does not fit, …
       if (
         typeof code === 'string' &&
-        code.startsWith('FST_ERR_') &&
+        code.startsWith('FST_') &&
         statusCode !== undefined &&
         statusCode < 500
       ) {

@@ -21,6 +21,8 @@ export async function registerOpenApi(app: FastifyInstance): Promise<void> {
           name: 'config',
           description: 'Model configuration of a thread over the defaults of this installation.',
         },
+        { name: 'artifacts', description: 'Files of threads: what agents make and users add.' },
+        { name: 'files', description: 'Files of a user outside threads.' },
         { name: 'session', description: 'Signing in and out, and the own account.' },
         { name: 'api keys', description: 'Keys for programs.' },
         { name: 'admin', description: 'For superusers: users, what is theirs, and the audit log.' },

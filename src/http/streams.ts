@@ -5,6 +5,8 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** The answer goes on for as long as the client reads: it has no time limit, and a user may have so many open. */
     stream?: boolean
+    /** The request or its answer is as long as its bytes: it has no time limit as a whole. */
+    untimed?: boolean
   }
 }
 
@@ -33,7 +35,8 @@ export function registerStreams(app: FastifyInstance, perUser: number): { open()
     open--
   }
   app.addHook('onRoute', (route) => {
-    if (route.config?.stream === true) route.handlerTimeout = NEVER_MS
+    const { stream, untimed } = route.config ?? {}
+    if (stream === true || untimed === true) route.handlerTimeout = NEVER_MS
   })
   app.addHook('preHandler', async (request, reply) => {
     if (request.routeOptions.config.stream !== true) return

@@ -47,7 +47,8 @@ export function createKeeper(db: Db, blobs: Blobs) {
         return await insert({ sha256, size, mime, filename: claims.filename ?? nameFor(mime), meta })
       } catch (error) {
         if (brokenConstraint(error)?.endsWith('_bytes') !== true) throw error
-        const message = 'the bytes were collected before they had a name: try again, with a longer grace period'
+        const message =
+          'the bytes were collected before they had a name: try again, with a longer grace period'
         throw new ThreadbaseError('unavailable', message, { sha256 }, { cause: error })
       }
     },

@@ -81,11 +81,7 @@ export function createFileService(
      * @throws too_large; invalid_input when the bytes are not what was announced; unavailable when the storage does not
      *   answer or is full. Then there is no file, and no bytes stay.
      */
-    async create(
-      scope: Scope,
-      source: ByteSource,
-      input: NewFile | (() => NewFile) = {},
-    ): Promise<UserFile> {
+    async create(scope: Scope, source: ByteSource, input: NewFile | (() => NewFile) = {}): Promise<UserFile> {
       const userId = userOf(scope)
       const early = typeof input === 'function' ? undefined : parseInput(NewFile, input, 'file')
       const staged = await keeper.stage(source, { maxBytes, size: early?.size, sha256: early?.sha256 })

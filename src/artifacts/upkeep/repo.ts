@@ -18,23 +18,13 @@ const orphans = (after: string, graceS: number, limit: number) => sql`
    where b.sha256 > ${after} and ${old(graceS)} and ${unnamed}
    order by b.sha256 limit ${limit}::int`
 
-export async function listOrphans(
-  db: Db,
-  after: string,
-  graceS: number,
-  limit: number,
-): Promise<BlobRow[]> {
+export async function listOrphans(db: Db, after: string, graceS: number, limit: number): Promise<BlobRow[]> {
   const { rows } = await sql<BlobRow>`/* blobs.orphans */ ${orphans(after, graceS, limit)}`.execute(db)
   return rows
 }
 
 /** The same, locked to the end of the transaction; those that somebody else has locked, to name or to collect, are left out. */
-export async function lockOrphans(
-  tx: Db,
-  after: string,
-  graceS: number,
-  limit: number,
-): Promise<BlobRow[]> {
+export async function lockOrphans(tx: Db, after: string, graceS: number, limit: number): Promise<BlobRow[]> {
   const { rows } = await sql<BlobRow>`
     /* blobs.lock_orphans */
     ${orphans(after, graceS, limit)} for update of b skip locked`.execute(tx)

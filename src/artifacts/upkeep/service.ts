@@ -87,8 +87,7 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
       if (dryRun) await countOrphans(run, tell(0.5, 1))
       else {
         await removeOrphans(run, tell(0.5, 1))
-        if (signal?.aborted !== true)
-          report.abandonedUploads = await blobs.sweepStaged(uploadGraceS * 1_000)
+        if (signal?.aborted !== true) report.abandonedUploads = await blobs.sweepStaged(uploadGraceS * 1_000)
       }
       report.young = await repo.countYoung(db, graceS)
       return report
