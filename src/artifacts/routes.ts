@@ -134,7 +134,7 @@ export async function artifactRoutes(
     '/api/threads/:id/artifacts/uploads/:token/complete',
     {
       // the bytes are read and hashed
-      config: { untimed: true },
+      config: { untimed: 'work' },
       schema: routeSchema({
         operationId: 'completeArtifactUpload',
         tags,
@@ -159,7 +159,7 @@ export async function artifactRoutes(
   app.post<ById>(
     '/api/threads/:id/artifacts/ingest',
     {
-      config: { untimed: true },
+      config: { untimed: 'work' },
       schema: routeSchema({
         operationId: 'ingestArtifact',
         access: 'ingest',
@@ -247,7 +247,7 @@ export async function artifactRoutes(
   app.get<ById & { Querystring: { download?: boolean } }>(
     '/api/artifacts/:id/content',
     {
-      config: { untimed: true },
+      config: { untimed: 'transfer' },
       schema: routeSchema({
         operationId: 'getArtifactContent',
         tags,

@@ -32,7 +32,14 @@ import { registerCors } from './cors.ts'
 import { ErrorBody, routeNotFound, sendError } from './errors.ts'
 import { securityHeaders } from './headers.ts'
 import { healthRoutes } from './health.ts'
-import { DEFAULT_LIMITS, type Limits, limitConnections, serverOptions, trustProxyOf } from './limits.ts'
+import {
+  DEFAULT_LIMITS,
+  type Limits,
+  limitConnections,
+  registerUntimed,
+  serverOptions,
+  trustProxyOf,
+} from './limits.ts'
 import { metricsRoute, registerMetrics } from './metrics.ts'
 import { registerOpenApi } from './openapi.ts'
 import { registerRateLimits } from './rate-limits.ts'
@@ -123,6 +130,7 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
     )
   })
   closeFinishedConnections(app)
+  registerUntimed(app, limits)
   const streams = registerStreams(app, limits.streamsPerUser)
   const metrics = registerMetrics(app, { ...services, streams, cacheStats: services.cache.stats })
   if (options.traces !== undefined) registerTraces(app, options.traces)

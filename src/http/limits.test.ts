@@ -101,6 +101,25 @@ describe('limits of a connection', () => {
     await lives()
   })
 
+  test('an upload may take longer than a request, but not stop', async () => {
+    const head = `POST /api/files ${HEAD}content-type: application/octet-stream\r\ncontent-length: 20\r\nconnection: close\r\n\r\n`
+    const slow = dial(port)
+    slow.socket.write(head)
+    for (let i = 0; i < 20; i++) {
+      await delay(100)
+      slow.socket.write('x')
+    }
+    await slow.closed
+    expect(slow.text()).toMatch(/^HTTP\/1.1 201 /)
+    const stopping = dial(port)
+    stopping.socket.write(`${head}xxx`)
+    await stopping.closed
+    expect(stopping.text()).toBe('')
+    const { items } = (await api.call('GET', '/api/files')).body
+    expect(items.map(({ size }: Json) => size)).toEqual([20])
+    expect(await api.opened.tb.blobs.sweepStaged(-1_000)).toBe(0)
+  })
+
   test('a body that comes too slowly ends with 408 where the handler may take longer', async () => {
     const patient = await openApi(engines[0] as Engine, { limits: { ...LIMITS, handlerTimeoutMs: 60_000 } })
     try {

@@ -34,6 +34,18 @@ export const DEFAULT_LIMITS: Limits = {
 }
 
 const MAX_PARAM_CHARS = 500
+/** The longest that a timer can be: a route cannot be without a limit once the server has one. */
+export const NEVER_MS = 2_147_483_647
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /**
+     * A request without a time limit as a whole. `transfer`: it takes as long as its bytes, which must come and go without
+     * a pause longer than the limit would be. `work`: so does its answer.
+     */
+    untimed?: 'transfer' | 'work'
+  }
+}
 
 /** The limits as Fastify and Node's HTTP server take them. */
 export function serverOptions(limits: Limits): FastifyHttpOptions<Server> {
@@ -78,15 +90,35 @@ export function limitConnections(app: FastifyInstance, limit: number): void {
   })
 }
 
+const untimed = new WeakSet<Socket>()
+
+/** Takes the time limits off the requests whose routes say so. Register it before the routes. */
+export function registerUntimed(app: FastifyInstance, { requestTimeoutMs }: Limits): void {
+  app.addHook('onRoute', (route) => {
+    if (route.config?.untimed !== undefined) route.handlerTimeout = NEVER_MS
+  })
+  app.addHook('onRequest', async ({ raw: { socket }, routeOptions }, reply) => {
+    const kind = routeOptions.config.untimed
+    if (kind === undefined) return
+    untimed.add(socket)
+    reply.raw.once('close', () => untimed.delete(socket))
+    // the answer's end takes it off again
+    if (kind === 'transfer') socket.setTimeout?.(requestTimeoutMs)
+  })
+}
+
+const REQUEST_TIMEOUT = 'ERR_HTTP_REQUEST_TIMEOUT'
 const ANSWERS: Record<string, [status: string, code: 'too_large' | 'invalid_input', message: string]> = {
   HPE_HEADER_OVERFLOW: ['431 Request Header Fields Too Large', 'too_large', 'the headers are too large'],
   HPE_CHUNK_EXTENSIONS_OVERFLOW: ['413 Content Too Large', 'too_large', 'the chunk extensions are too large'],
-  ERR_HTTP_REQUEST_TIMEOUT: ['408 Request Timeout', 'invalid_input', 'the request took too long'],
+  [REQUEST_TIMEOUT]: ['408 Request Timeout', 'invalid_input', 'the request took too long'],
 }
 
 /** For what is not even HTTP: there is no request to answer through. */
 function answerBrokenRequest(error: Error & { code?: string }, socket: Socket): void {
   if (error.code === 'ECONNRESET' || !socket.writable) return
+  // the server counts the time of every request, tells of it once, and leaves it to this what comes of that
+  if (error.code === REQUEST_TIMEOUT && untimed.has(socket)) return
   // in the middle of another answer these bytes would become a part of it
   if (isAnswering(socket)) {
     socket.destroy()

@@ -1,17 +1,14 @@
 import type { FastifyInstance } from 'fastify'
 import { ThreadbaseError } from '../core/errors.ts'
+import { NEVER_MS } from './limits.ts'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
     /** The answer goes on for as long as the client reads: it has no time limit, and a user may have so many open. */
     stream?: boolean
-    /** The request or its answer is as long as its bytes: it has no time limit as a whole. */
-    untimed?: boolean
   }
 }
 
-/** The longest that a timer can be: a route cannot be without a limit once the server has one. */
-const NEVER_MS = 2_147_483_647
 const RETRY_AFTER_S = 1
 
 /**
@@ -35,8 +32,7 @@ export function registerStreams(app: FastifyInstance, perUser: number): { open()
     open--
   }
   app.addHook('onRoute', (route) => {
-    const { stream, untimed } = route.config ?? {}
-    if (stream === true || untimed === true) route.handlerTimeout = NEVER_MS
+    if (route.config?.stream === true) route.handlerTimeout = NEVER_MS
   })
   app.addHook('preHandler', async (request, reply) => {
     if (request.routeOptions.config.stream !== true) return

@@ -85,7 +85,7 @@ export async function blobUrlRoutes(
   app.get<{ Params: { sha256: string }; Querystring: Record<string, string> }>(
     '/api/blobs/:sha256',
     {
-      config: { untimed: true },
+      config: { untimed: 'transfer' },
       schema: routeSchema({
         operationId: 'getSignedBlob',
         access: 'public',
@@ -112,7 +112,7 @@ export async function blobUrlRoutes(
     scope.put<{ Params: { name: string }; Querystring: Record<string, string> }>(
       '/api/blobs/uploads/:name',
       {
-        config: { untimed: true },
+        config: { untimed: 'transfer' },
         schema: {
           ...routeSchema({
             operationId: 'putSignedUpload',

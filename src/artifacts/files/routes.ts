@@ -87,7 +87,7 @@ export async function fileRoutes(
   app.post<{ Params: { token: string } }>(
     '/api/files/uploads/:token/complete',
     {
-      config: { untimed: true },
+      config: { untimed: 'work' },
       schema: routeSchema({
         operationId: 'completeFileUpload',
         tags,
@@ -172,7 +172,7 @@ export async function fileRoutes(
   app.get<ById & { Querystring: { download?: boolean } }>(
     '/api/files/:id/content',
     {
-      config: { untimed: true },
+      config: { untimed: 'transfer' },
       schema: routeSchema({
         operationId: 'getFileContent',
         tags,

@@ -38,7 +38,7 @@ export function uploadSchema(schema: Record<string, unknown>, fields: TPropertie
     ]),
   )
   return {
-    config: { untimed: true },
+    config: { untimed: 'transfer' },
     schema: {
       ...schema,
       querystring: Type.Object(texts, { additionalProperties: false }),
