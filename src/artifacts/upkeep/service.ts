@@ -150,7 +150,11 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
         db,
         batch.map(({ sha256 }) => sha256),
       )
-      const found = batch.filter(({ sha256 }) => unknown.has(sha256))
+      const found: StoredBlob[] = []
+      for (const blob of batch) {
+        // another collector may have removed row and bytes since they were listed
+        if (unknown.has(blob.sha256) && (await blobs.find(blob.sha256)) !== undefined) found.push(blob)
+      }
       const last = batch.at(-1)
       batch = []
       report.strays += found.length
