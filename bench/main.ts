@@ -1,5 +1,6 @@
 /** `npm run bench [-- suite …] [--only part …] [--rounds n]`: a table and a JSON line for each suite. */
 import { parseArgs } from 'node:util'
+import { benchArtifacts } from './artifacts.ts'
 import { benchAuth } from './auth.ts'
 import { benchCheckpoints } from './checkpoints.ts'
 import { benchCompression } from './compression.ts'
@@ -11,6 +12,7 @@ const suites: Record<string, (options: BenchOptions) => Promise<void>> = {
   auth: benchAuth,
   compression: benchCompression,
   checkpoints: benchCheckpoints,
+  artifacts: benchArtifacts,
 }
 
 const { values, positionals } = parseArgs({

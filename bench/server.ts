@@ -4,6 +4,7 @@ import { once } from 'node:events'
 export type BenchServer = {
   url: URL /** From start to the first answered request, in ms. */
   readyMs: number
+  pid: number
   stop(): Promise<void>
 }
 
@@ -21,6 +22,7 @@ export async function startServer(entry: string, env: Record<string, string>): P
   return {
     url,
     readyMs,
+    pid: child.pid ?? 0,
     stop: async () => {
       child.kill('SIGTERM')
       if (child.exitCode === null) await once(child, 'exit')

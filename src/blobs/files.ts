@@ -18,7 +18,7 @@ import {
   type StoredBlob,
   UPLOADS,
 } from './blobs.ts'
-import { createIntake, createVerifier, inChunks } from './intake.ts'
+import { createIntake, createVerifier, forEachChunk } from './intake.ts'
 import type { UrlSigner } from './signed-urls.ts'
 
 const CHUNK_BYTES = 1 << 20
@@ -126,18 +126,13 @@ async function writeSynced(path: string, source: AsyncIterable<Uint8Array>, opti
   await mkdir(dirname(path), { recursive: true, mode: 0o700 })
   const file = await open(path, 'wx', 0o600)
   try {
-    let writing: Promise<unknown> = Promise.resolve()
-    try {
-      for await (const chunk of inChunks(source, CHUNK_BYTES)) {
-        await writing
-        // the disk writes one chunk while the next is read and hashed
-        writing = writeAll(file, chunk)
-        writing.catch(() => {})
-        intake.add(chunk)
-      }
-    } finally {
+    await forEachChunk(source, async (chunk) => {
+      // the disk writes while the bytes are hashed
+      const writing = writeAll(file, chunk)
+      writing.catch(() => {})
+      intake.add(chunk)
       await writing
-    }
+    })
     const facts = intake.end()
     await file.datasync()
     return facts

@@ -65,23 +65,46 @@ export function createVerifier(sha256: Sha256): Transform {
   })
 }
 
+const CHUNK_BYTES = 1 << 20
+const MAX_SPARE = 32
+const spare: Buffer[] = []
+
 /**
- * The same bytes in chunks of that size or more, but for the last: a write for each packet of a network would take
- * longer than the bytes.
+ * `work` on the same bytes in chunks of 1 MiB, but for the last: a write for each packet of a network would take longer
+ * than the bytes. One is at work while the next is gathered. A chunk is used again once its work is done: allocated anew
+ * each time, they would pile up until the garbage collector has a reason to run.
  */
-export async function* inChunks(
+export async function forEachChunk(
   source: AsyncIterable<Uint8Array>,
-  size: number,
-): AsyncGenerator<Uint8Array, void, undefined> {
-  let parts: Uint8Array[] = []
+  work: (chunk: Buffer) => Promise<void>,
+): Promise<void> {
+  let chunk = takeSpare()
+  let other = takeSpare()
   let length = 0
-  for await (const part of source) {
-    parts.push(part)
-    length += part.length
-    if (length < size) continue
-    yield parts.length === 1 ? part : Buffer.concat(parts, length)
-    parts = []
+  let working: Promise<void> = Promise.resolve()
+  const flush = async () => {
+    await working
+    working = work(chunk.subarray(0, length))
+    working.catch(() => {})
+    ;[chunk, other] = [other, chunk]
     length = 0
   }
-  if (length > 0) yield Buffer.concat(parts, length)
+  try {
+    for await (const part of source) {
+      for (let done = 0; done < part.length; ) {
+        const count = Math.min(part.length - done, CHUNK_BYTES - length)
+        chunk.set(part.subarray(done, done + count), length)
+        done += count
+        length += count
+        if (length === CHUNK_BYTES) await flush()
+      }
+    }
+    if (length > 0) await flush()
+  } finally {
+    // also when the source failed: what is at work has a chunk still
+    await working
+    if (spare.length < MAX_SPARE) spare.push(chunk, other)
+  }
 }
+
+const takeSpare = () => spare.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES)

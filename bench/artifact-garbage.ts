@@ -1,0 +1,72 @@
+import { createHash } from 'node:crypto'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { sql } from 'kysely'
+import { keyOf } from '../src/blobs/blobs.ts'
+import { t } from '../src/db/schema.ts'
+import type { Threadbase } from '../src/threadbase.ts'
+import { residentMb } from './artifact-gigabyte.ts'
+import { ms, type Row, timed } from './harness.ts'
+
+const scope = { userId: 'garbage' }
+const SIZES = [100_000, 1_000_000]
+
+/** A tenth of the rows are orphans, with their files; the others have a name. */
+export async function collectRows(tb: Threadbase, dir: string): Promise<Row[]> {
+  const rows: Row[] = []
+  const times: number[] = []
+  for (const size of SIZES) {
+    process.stderr.write(`  making ${size.toLocaleString('en')} rows\n`)
+    await fill(tb, dir, size)
+    const idle = residentMb(process.pid, 'VmRSS')
+    let peak = idle
+    const timer = setInterval(() => {
+      peak = Math.max(peak, residentMb(process.pid, 'VmRSS'))
+    }, 20)
+    const { ms: took, result } = await timed(() => tb.upkeep.collect({ graceS: 3_600 }))
+    clearInterval(timer)
+    if (result.removed !== size / 10) throw new Error(`${result.removed} of ${size / 10} were removed`)
+    times.push(took)
+    rows.push({
+      work: `collect ${(size / 10).toLocaleString('en')} orphans among ${size.toLocaleString('en')} rows`,
+      figure: `${ms(took)}, ${(peak - idle).toFixed(0)} MB above idle`,
+    })
+    await tb.threads.delete(scope, await threadOf(tb))
+    await tb.upkeep.collect({ graceS: 0, dryRun: false })
+  }
+  const [small = 1, large = 1] = times
+  rows.push({
+    work: 'ten times the rows: times the time',
+    figure: (large / small).toFixed(1),
+    target: 'linear',
+  })
+  return rows
+}
+
+async function threadOf(tb: Threadbase): Promise<string> {
+  const id = '00000000-0000-7000-8000-0000000000aa'
+  return (await tb.threads.createOrFind(scope, { id })).thread.id
+}
+
+async function fill(tb: Threadbase, dir: string, size: number): Promise<void> {
+  const { db } = tb.database
+  const thread = await threadOf(tb)
+  await sql`
+    insert into ${t.blobs} (sha256, size, touched_at)
+    select encode(sha256(i::text::bytea), 'hex'), 8, now() - interval '2 hours' from generate_series(1, ${size}::int) i`.execute(
+    db,
+  )
+  await sql`
+    insert into ${t.artifacts} (user_id, id, thread_id, sha256, filename, mime, size)
+    select ${scope.userId}, gen_random_uuid(), ${thread}::uuid, encode(sha256(i::text::bytea), 'hex'), 'x', 'text/plain', 8
+      from generate_series(1, ${size}::int) i where i % 10 <> 0`.execute(db)
+  await sql`analyze ${t.blobs}`.execute(db)
+  await sql`analyze ${t.artifacts}`.execute(db)
+  const made = new Set<string>()
+  for (let i = 10; i <= size; i += 10) {
+    const path = join(dir, keyOf(createHash('sha256').update(String(i)).digest('hex')))
+    if (!made.has(dirname(path))) await mkdir(dirname(path), { recursive: true })
+    made.add(dirname(path))
+    await writeFile(path, '12345678')
+  }
+}
