@@ -10,6 +10,7 @@ import { ms, type Row, timed } from './harness.ts'
 
 const scope = { userId: 'garbage' }
 const SIZES = [100_000, 1_000_000]
+const BATCH = 50_000
 
 /** A tenth of the rows are orphans, with their files; the others have a name. */
 export async function collectRows(tb: Threadbase, dir: string): Promise<Row[]> {
@@ -31,8 +32,7 @@ export async function collectRows(tb: Threadbase, dir: string): Promise<Row[]> {
       work: `collect ${(size / 10).toLocaleString('en')} orphans among ${size.toLocaleString('en')} rows`,
       figure: `${ms(took)}, ${(peak - idle).toFixed(0)} MB above idle`,
     })
-    await tb.threads.delete(scope, await threadOf(tb))
-    await tb.upkeep.collect({ graceS: 0, dryRun: false })
+    await sql`truncate ${t.artifacts}, ${t.files}, ${t.blobs}`.execute(tb.database.db)
   }
   const [small = 1, large = 1] = times
   rows.push({
@@ -51,15 +51,17 @@ async function threadOf(tb: Threadbase): Promise<string> {
 async function fill(tb: Threadbase, dir: string, size: number): Promise<void> {
   const { db } = tb.database
   const thread = await threadOf(tb)
-  await sql`
-    insert into ${t.blobs} (sha256, size, touched_at)
-    select encode(sha256(i::text::bytea), 'hex'), 8, now() - interval '2 hours' from generate_series(1, ${size}::int) i`.execute(
-    db,
-  )
-  await sql`
-    insert into ${t.artifacts} (user_id, id, thread_id, sha256, filename, mime, size)
-    select ${scope.userId}, gen_random_uuid(), ${thread}::uuid, encode(sha256(i::text::bytea), 'hex'), 'x', 'text/plain', 8
-      from generate_series(1, ${size}::int) i where i % 10 <> 0`.execute(db)
+  for (let from = 1; from <= size; from += BATCH) {
+    const numbers = sql`generate_series(${from}::int, ${from + BATCH - 1}::int) i`
+    const hash = sql`encode(sha256(i::text::bytea), 'hex')`
+    await sql`
+      insert into ${t.blobs} (sha256, size, touched_at)
+      select ${hash}, 8, now() - interval '2 hours' from ${numbers}`.execute(db)
+    await sql`
+      insert into ${t.artifacts} (user_id, id, thread_id, sha256, filename, mime, size)
+      select ${scope.userId}, gen_random_uuid(), ${thread}::uuid, ${hash}, 'x', 'text/plain', 8
+        from ${numbers} where i % 10 <> 0`.execute(db)
+  }
   await sql`analyze ${t.blobs}`.execute(db)
   await sql`analyze ${t.artifacts}`.execute(db)
   const made = new Set<string>()

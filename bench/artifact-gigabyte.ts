@@ -51,6 +51,10 @@ export async function gigabyteRows(url: string, rounds: number): Promise<Row[]> 
       },
       http: () => clock(() => post(server.url)),
     })
+    const uploadMb = residentMb(server.pid, 'VmHWM') - idle
+    const rested = resetPeak(server.pid)
+    const download = await clock(() => get(server.url))
+    const downloadMb = residentMb(server.pid, 'VmHWM') - rested
     const slower = Math.min(rates.sha256, rates.writing)
     const limit = `sha256 alone ${mbPerSecond(rates.sha256)}, writing alone ${mbPerSecond(rates.writing)}`
     const ofLimit = (rate: number) => ({ limit, ratio: rate / slower, target: '≥ 0.7' })
@@ -68,10 +72,9 @@ export async function gigabyteRows(url: string, rounds: number): Promise<Row[]> 
       },
       { work: 'upload 1 GB, HTTP, client included', figure: mbPerSecond(rates.http), ...ofLimit(rates.http) },
       { work: 'memory of it, library: peak above idle', ...memory(Math.max(...peaks)) },
-      {
-        work: 'memory of it, server: peak above idle',
-        ...memory(residentMb(server.pid, 'VmHWM') - idle),
-      },
+      { work: 'memory of it, server: peak above idle', ...memory(uploadMb) },
+      { work: 'download 1 GB, HTTP, client included', figure: mbPerSecond(download) },
+      { work: 'memory of it, server: peak above idle', ...memory(downloadMb) },
     ]
   } finally {
     await server.stop()
@@ -118,6 +121,14 @@ async function post(url: URL, bytes = BYTES): Promise<void> {
     )
     pipeline(Readable.from(gigabyte(bytes)), sent).catch(reject)
   })
+}
+
+async function get(url: URL): Promise<void> {
+  const list = (await (await fetch(new URL('/api/files?limit=1', url))).json()) as { items: { id: string }[] }
+  const { body } = await fetch(new URL(`/api/files/${list.items[0]?.id}/content`, url))
+  let bytes = 0
+  for await (const chunk of body ?? []) bytes += (chunk as Uint8Array).length
+  if (bytes !== BYTES) throw new Error(`${bytes} bytes came`)
 }
 
 /** Resident memory now, from which on the kernel keeps the highest anew. */

@@ -2,6 +2,7 @@ import { createHash, type Hash } from 'node:crypto'
 import { Transform, type TransformCallback } from 'node:stream'
 import { ThreadbaseError } from '../core/errors.ts'
 import { BEGINNING_BYTES, type BlobFacts, type Sha256, type StageOptions } from './blobs.ts'
+import { passedBy } from './transient.ts'
 
 /** Counts, hashes and keeps the beginning of bytes that go by, and ends them when there are too many. */
 export type Intake = {
@@ -86,6 +87,7 @@ export async function forEachChunk(
     await working
     working = work(chunk.subarray(0, length))
     working.catch(() => {})
+    passedBy(length)
     ;[chunk, other] = [other, chunk]
     length = 0
   }
