@@ -79,6 +79,8 @@ create table :"schema".uploads (
   size       bigint not null check (size >= 0),
   -- the fields of the artifact or file
   entry      json not null,
+  -- when the bytes were found to be the promised ones; they may be in their place since, and no row name them yet
+  proven_at  timestamptz(3),
   expires_at timestamptz(3) not null,
   created_at timestamptz(3) not null default now(),
   primary key (user_id, id),

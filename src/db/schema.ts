@@ -220,6 +220,7 @@ export type UploadsTable = {
   sha256: string
   size: number
   entry: Json<Record<string, unknown>>
+  proven_at: NullableTimestamp
   expires_at: Timestamp
   created_at: Timestamp
 }

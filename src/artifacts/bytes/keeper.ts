@@ -1,5 +1,14 @@
 import type { Readable } from 'node:stream'
-import type { BlobFacts, Blobs, ReadOptions, Staged, StageOptions } from '../../blobs/blobs.ts'
+import { buffer } from 'node:stream/consumers'
+import {
+  BEGINNING_BYTES,
+  type BlobFacts,
+  type Blobs,
+  noBlob,
+  type ReadOptions,
+  type Staged,
+  type StageOptions,
+} from '../../blobs/blobs.ts'
 import { ThreadbaseError } from '../../core/errors.ts'
 import type { Scope } from '../../core/scope.ts'
 import { brokenConstraint } from '../../db/errors.ts'
@@ -31,6 +40,19 @@ export function createKeeper(db: Db, blobs: Blobs) {
     /** @throws as {@link Blobs.stage} */
     stage: (source: ByteSource, options: StageOptions): Promise<Staged> =>
       blobs.stage(toSource(source), options),
+
+    /** Bytes that are in their place already, for who has shown to have them. @throws not_found */
+    async stageStored({ sha256, size }: BlobFacts): Promise<Staged> {
+      const discard = async () => {}
+      return {
+        ...{ sha256, size, discard, [Symbol.asyncDispose]: discard },
+        beginning: await buffer(await blobs.read(sha256, size === 0 ? {} : { end: BEGINNING_BYTES - 1 })),
+        commit: async () => {
+          if ((await blobs.find(sha256))?.size !== size) throw noBlob(sha256)
+          return { existed: true }
+        },
+      }
+    },
 
     /**
      * Stores what is staged; `insert` makes the row that names it. Nothing stays when one of them fails, but for bytes

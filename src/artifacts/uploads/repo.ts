@@ -11,10 +11,12 @@ export type Upload = {
   size: number
   /** The fields of the artifact or file. */
   entry: Record<string, unknown>
+  /** Whether its bytes were there and were the promised ones. */
+  isProven: boolean
   expiresAt: Date
 }
 
-export async function insertUpload(db: Db, userId: string, upload: Upload): Promise<void> {
+export async function insertUpload(db: Db, userId: string, upload: Omit<Upload, 'isProven'>): Promise<void> {
   const { id, threadId, objectKey, sha256, size, entry, expiresAt } = upload
   await sql`
     /* uploads.create */
@@ -45,7 +47,15 @@ export async function findUpload(
       sha256: row.sha256,
       size: row.size,
       entry: row.entry,
+      isProven: row.proven_at !== null,
       expiresAt: row.expires_at,
     }
   )
+}
+
+/** Notes that the bytes are the promised ones, before they go to their place. */
+export async function proveUpload(db: Db, userId: string, id: string): Promise<void> {
+  await sql`
+    /* uploads.prove */
+    update ${t.uploads} set proven_at = now() where user_id = ${userId} and id = ${id}::uuid`.execute(db)
 }

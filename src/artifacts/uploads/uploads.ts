@@ -1,3 +1,4 @@
+import type { Staged } from '../../blobs/blobs.ts'
 import { isThreadbaseError, ThreadbaseError } from '../../core/errors.ts'
 import { newId, requireUuid } from '../../core/ids.ts'
 import type { Database } from '../../db/database.ts'
@@ -58,9 +59,9 @@ export function createUploads(
         if (row !== undefined) return { row, created: false }
         throw new ThreadbaseError('not_found', `upload ${id} does not exist`, { token: id })
       }
-      const { objectKey, sha256, size, entry } = upload
+      const { entry } = upload
       try {
-        const staged = await keeper.blobs.stageObject(objectKey, { sha256, size })
+        const staged = await stageUpload(userId, upload)
         const made = await keeper.keep(staged, entry, (named) => insert(id, entry, named))
         if (made !== undefined) return { row: made, created: true }
       } catch (error) {
@@ -75,6 +76,22 @@ export function createUploads(
         throw new ThreadbaseError('not_found', `upload ${id} was deleted meanwhile`, { token: id })
       return { row, created: false }
     },
+  }
+
+  /** @throws not_found while nothing was uploaded */
+  async function stageUpload(
+    userId: string,
+    { id, objectKey, sha256, size, isProven }: repo.Upload,
+  ): Promise<Staged> {
+    try {
+      const staged = await keeper.blobs.stageObject(objectKey, { sha256, size })
+      await repo.proveUpload(forUser(userId), userId, id)
+      return staged
+    } catch (error) {
+      if (!isProven || !isThreadbaseError(error, 'not_found')) throw error
+      // an earlier call put them in their place, and failed before they had a name
+      return keeper.stageStored({ sha256, size })
+    }
   }
 }
 
