@@ -9,6 +9,7 @@ import {
   noBlob,
   noObject,
   type ReadOptions,
+  requireRange,
   requireSha256,
   requireStageable,
   type Sha256,
@@ -38,9 +39,12 @@ export function openFiles({ dir, signer }: FilesOptions): Blobs {
     stageObject: (key, options = {}) => stageFile(dir, key, options, pathOf),
     find: (sha256) => findFile(pathOf(sha256), sha256),
     locate: (sha256) => ({ key: keyOf(sha256) }),
-    read: (sha256, options = {}) => readFile(pathOf(sha256), sha256, options),
+    async read(sha256, options = {}) {
+      requireRange(options)
+      return readFile(pathOf(sha256), sha256, options)
+    },
     remove: (sha256) => answering(() => rm(pathOf(sha256), { force: true })),
-    list: (after) => listFiles(join(dir, 'output', 'artifacts'), after),
+    list: (after) => listFiles(join(dir, 'output', 'artifacts'), after && requireSha256(after)),
     sweepStaged: (olderThanMs) => answering(() => sweep(join(dir, UPLOADS), Date.now() - olderThanMs)),
     presignGet: (sha256, options) =>
       answering(async () => {

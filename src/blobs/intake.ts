@@ -3,12 +3,14 @@ import { Transform, type TransformCallback } from 'node:stream'
 import { ThreadbaseError } from '../core/errors.ts'
 import { BEGINNING_BYTES, type BlobFacts, type Sha256, type StageOptions } from './blobs.ts'
 
+export type TakenIn = BlobFacts & { beginning: Uint8Array }
+
 /** Counts, hashes and keeps the beginning of bytes that go by, and ends them when there are too many. */
 export type Intake = {
   /** @throws too_large; invalid_input as soon as there are more than were announced */
   add(chunk: Uint8Array): void
   /** @throws invalid_input when they are not what was announced */
-  end(): BlobFacts & { beginning: Uint8Array }
+  end(): TakenIn
 }
 
 export function createIntake({ maxBytes = Number.POSITIVE_INFINITY, size, sha256 }: StageOptions): Intake {
@@ -84,4 +86,36 @@ export async function* inChunks(
     length = 0
   }
   if (length > 0) yield Buffer.concat(parts, length)
+}
+
+const FIRST_BYTES = 1 << 16
+
+/**
+ * The same bytes in parts of just that size, but for the last, each in memory of its own.
+ * @param expected how many will come, where somebody said: the first part begins as large
+ */
+export async function* inParts(
+  source: AsyncIterable<Uint8Array>,
+  size: number,
+  expected = 0,
+): AsyncGenerator<Buffer, void, undefined> {
+  // most bodies are small: memory grows with what comes
+  let part = Buffer.allocUnsafeSlow(Math.min(size, Math.max(expected, FIRST_BYTES)))
+  let length = 0
+  for await (const chunk of source) {
+    for (let done = 0; done < chunk.length; ) {
+      if (length === size) {
+        yield part
+        part = Buffer.allocUnsafeSlow(size)
+        length = 0
+      } else if (length === part.length) {
+        part = Buffer.concat([part], Math.min(size, part.length * 2))
+      }
+      const taken = Math.min(chunk.length - done, part.length - length)
+      part.set(chunk.subarray(done, done + taken), length)
+      length += taken
+      done += taken
+    }
+  }
+  if (length > 0) yield part.subarray(0, length)
 }
