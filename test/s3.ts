@@ -5,8 +5,8 @@ import {
   DeleteBucketCommand,
   DeleteObjectCommand,
   ListMultipartUploadsCommand,
-  ListObjectsV2Command,
   PutObjectCommand,
+  paginateListObjectsV2,
   S3Client,
 } from '@aws-sdk/client-s3'
 import type { S3Options } from '../src/blobs/s3.ts'
@@ -38,8 +38,10 @@ export async function makeBucket(options: Partial<S3Options> = {}): Promise<Test
   const client = new S3Client({ ...access, requestChecksumCalculation: 'WHEN_REQUIRED' })
   await client.send(new CreateBucketCommand({ Bucket }))
   const keys = async () => {
-    const { Contents = [] } = await client.send(new ListObjectsV2Command({ Bucket }))
-    return Contents.map(({ Key = '' }) => Key)
+    const found: string[] = []
+    for await (const { Contents = [] } of paginateListObjectsV2({ client }, { Bucket }))
+      found.push(...Contents.map(({ Key = '' }) => Key))
+    return found
   }
   const begun = async () => (await client.send(new ListMultipartUploadsCommand({ Bucket }))).Uploads ?? []
   return {
@@ -52,9 +54,13 @@ export async function makeBucket(options: Partial<S3Options> = {}): Promise<Test
     async remove() {
       for (const { Key, UploadId } of await begun())
         await client.send(new AbortMultipartUploadCommand({ Bucket, Key, UploadId }))
-      // a page has a thousand
-      for (let left = await keys(); left.length > 0; left = await keys())
-        for (const Key of left) await client.send(new DeleteObjectCommand({ Bucket, Key }))
+      const left = await keys()
+      await Promise.all(
+        Array.from({ length: 16 }, async () => {
+          for (let Key = left.pop(); Key !== undefined; Key = left.pop())
+            await client.send(new DeleteObjectCommand({ Bucket, Key }))
+        }),
+      )
       await client.send(new DeleteBucketCommand({ Bucket }))
       client.destroy()
     },

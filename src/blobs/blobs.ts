@@ -26,7 +26,7 @@ export type Blobs = {
   /**
    * The same for an object that somebody else put into the storage, below `{prefix}uploads/` or `{prefix}output/`: its
    * bytes are read and hashed. `commit` removes it only where it was below `uploads/`, and `discard` never.
-   * @throws not_found; invalid_input for a key that leads elsewhere. `commit`: conflict when it has changed meanwhile
+   * @throws not_found; invalid_input for a key that leads elsewhere
    */
   stageObject(key: string, options?: StageOptions): Promise<Staged>
   /** Undefined when there are none. */

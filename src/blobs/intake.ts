@@ -13,7 +13,8 @@ export type Intake = {
   end(): TakenIn
 }
 
-export function createIntake({ maxBytes = Number.POSITIVE_INFINITY, size, sha256 }: StageOptions): Intake {
+export function createIntake(options: StageOptions): Intake {
+  const { sha256 } = options
   const hash: Hash = createHash('sha256')
   const beginning: Uint8Array[] = []
   let kept = 0
@@ -21,9 +22,7 @@ export function createIntake({ maxBytes = Number.POSITIVE_INFINITY, size, sha256
   return {
     add(chunk) {
       count += chunk.length
-      if (count > maxBytes)
-        throw new ThreadbaseError('too_large', `more than ${maxBytes} bytes`, { maxBytes })
-      if (size !== undefined && count > size) throw otherSize(size, `more than ${size}`)
+      requireAtMost(count, options)
       hash.update(chunk)
       if (kept < BEGINNING_BYTES) {
         // a copy: whoever reads may use the same buffer again
@@ -33,12 +32,27 @@ export function createIntake({ maxBytes = Number.POSITIVE_INFINITY, size, sha256
       }
     },
     end() {
-      if (size !== undefined && count !== size) throw otherSize(size, String(count))
+      requireSize(count, options)
       const found = hash.digest('hex')
       if (sha256 !== undefined && found !== sha256) throw otherHash(sha256, found)
       return { sha256: found, size: count, beginning: Buffer.concat(beginning) }
     },
   }
+}
+
+function requireAtMost(
+  count: number,
+  { maxBytes = Number.POSITIVE_INFINITY, size = Number.POSITIVE_INFINITY }: StageOptions,
+): void {
+  if (count > maxBytes) throw new ThreadbaseError('too_large', `more than ${maxBytes} bytes`, { maxBytes })
+  if (count > size) throw otherSize(size, `more than ${size}`)
+}
+
+/** The size of what is there whole. @throws as an intake does at its end */
+export function requireSize(count: number, options: StageOptions): void {
+  requireAtMost(count, options)
+  const { size = count } = options
+  if (count !== size) throw otherSize(size, String(count))
 }
 
 function otherSize(announced: number, found: string): ThreadbaseError {
@@ -91,22 +105,25 @@ export async function* inChunks(
 const FIRST_BYTES = 1 << 16
 
 /**
- * The same bytes in parts of just that size, but for the last, each in memory of its own.
+ * The same bytes in parts of just that size, but for the last.
  * @param expected how many will come, where somebody said: the first part begins as large
+ * @param free parts that nobody needs any more, whose memory is used again: new memory for each would be given back
+ *   by the garbage collector only when there is a lot of it
  */
 export async function* inParts(
   source: AsyncIterable<Uint8Array>,
   size: number,
   expected = 0,
+  free: Buffer[] = [],
 ): AsyncGenerator<Buffer, void, undefined> {
   // most bodies are small: memory grows with what comes
-  let part = Buffer.allocUnsafeSlow(Math.min(size, Math.max(expected, FIRST_BYTES)))
+  let part: Buffer = Buffer.allocUnsafeSlow(Math.min(size, Math.max(expected, FIRST_BYTES)))
   let length = 0
   for await (const chunk of source) {
     for (let done = 0; done < chunk.length; ) {
       if (length === size) {
         yield part
-        part = Buffer.allocUnsafeSlow(size)
+        part = free.pop() ?? Buffer.allocUnsafeSlow(size)
         length = 0
       } else if (length === part.length) {
         part = Buffer.concat([part], Math.min(size, part.length * 2))

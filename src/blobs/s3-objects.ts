@@ -7,15 +7,15 @@ import {
 import type { BlobFacts } from './blobs.ts'
 import { isMissing, type S3, statusOf } from './s3-client.ts'
 
-export type S3Object = { key: string; size: number; modifiedAt: Date; etag: string | undefined }
+export type S3Object = { size: number; modifiedAt: Date }
 
 /** Undefined when there is none, or no bucket: S3 does not say which. */
 export async function headObject(s3: S3, key: string): Promise<S3Object | undefined> {
   const command = new HeadObjectCommand({ Bucket: s3.bucket, Key: key })
   const head = await s3.askUnless(isMissing, () => s3.client.send(command))
   if (head === undefined) return undefined
-  const { ContentLength: size = 0, LastModified: modifiedAt = new Date(0), ETag: etag } = head
-  return { key, size, modifiedAt, etag }
+  const { ContentLength: size = 0, LastModified: modifiedAt = new Date(0) } = head
+  return { size, modifiedAt }
 }
 
 /** @throws unavailable when there is no bucket. One that may not be asked for is taken to be there. */

@@ -18,13 +18,21 @@ type SendPart<T> = (part: T, target: PartTarget, abortSignal: AbortSignal) => Pr
 /**
  * Puts an object together from its parts. Two are on their way while the next one is read; memory is that of three.
  * When anything fails, what was sent is given up, as far as the storage still answers.
+ * @param whenSent told of each part that has arrived, whose memory is free then
  * @throws too_large for more than 10,000 parts; what the source throws
  */
-export function uploadParts(s3: S3, key: string, parts: AsyncIterable<Uint8Array>): Promise<void> {
+export function uploadParts<T extends Uint8Array>(
+  s3: S3,
+  key: string,
+  parts: AsyncIterable<T>,
+  whenSent: (part: T) => void,
+): Promise<void> {
   return sendParts(s3, key, parts, LANES, async (body, target, abortSignal) => {
     // its SHA-256 is in the signature: no other bytes are taken
     const command = new UploadPartCommand({ ...target, Body: body, ContentLength: body.length })
-    return (await s3.client.send(command, { abortSignal })).ETag
+    const { ETag } = await s3.client.send(command, { abortSignal })
+    whenSent(body)
+    return ETag
   })
 }
 

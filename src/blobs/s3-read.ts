@@ -4,8 +4,6 @@ import { ThreadbaseError } from '../core/errors.ts'
 import type { ReadOptions } from './blobs.ts'
 import { isMissing, type S3, statusOf } from './s3-client.ts'
 
-export type S3Bytes = { body: Readable; etag: string | undefined }
-
 const CHUNK_BYTES = 1 << 18
 
 /** The object's bytes, or those of a range; undefined when there is none. A range beyond its end is empty. */
@@ -13,21 +11,21 @@ export async function openObject(
   s3: S3,
   key: string,
   { start, end }: ReadOptions = {},
-): Promise<S3Bytes | undefined> {
+): Promise<Readable | undefined> {
   const Range = start === undefined && end === undefined ? undefined : `bytes=${start ?? 0}-${end ?? ''}`
   const command = new GetObjectCommand({ Bucket: s3.bucket, Key: key, Range })
   try {
-    const { Body, ContentLength, ContentRange, ETag: etag } = await s3.downloads.send(command)
+    const { Body, ContentLength, ContentRange } = await s3.downloads.send(command)
     const source = Body as Readable
     if (ContentLength === undefined || (Range !== undefined && ContentRange === undefined)) {
       source.destroy()
       const message = `${s3.description} failed: it ${Range ? 'knows no ranges' : 'says no length'}`
       throw new ThreadbaseError('unavailable', message)
     }
-    return { body: guarded(s3, source, ContentLength), etag }
+    return guarded(s3, source, ContentLength)
   } catch (error) {
     if (isMissing(error)) return undefined
-    if (statusOf(error) === 416) return { body: Readable.from([]), etag: undefined }
+    if (statusOf(error) === 416) return Readable.from([])
     throw s3.toUnavailable(error)
   }
 }

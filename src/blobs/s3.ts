@@ -66,8 +66,8 @@ async function read(s3: S3, key: string, sha256: Sha256, options: ReadOptions): 
   const { start, end, verify } = options
   const opened = await openObject(s3, key, { start, end })
   if (opened === undefined) throw noBlob(sha256)
-  if (verify !== true || start !== undefined || end !== undefined) return opened.body
-  return pipeline(opened.body, createVerifier(sha256), () => {})
+  if (verify !== true || start !== undefined || end !== undefined) return opened
+  return pipeline(opened, createVerifier(sha256), () => {})
 }
 
 async function presignGet(s3: S3, key: string, options: PresignGetOptions): Promise<string> {
