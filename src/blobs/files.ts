@@ -73,7 +73,20 @@ async function stageFile(
   const whenCommitted = async () => {
     if (isUpload) await rm(path, { force: true })
   }
-  return stage(dir, source.createReadStream({ highWaterMark: CHUNK_BYTES }), options, pathOf, whenCommitted)
+  const stream = source.createReadStream({ highWaterMark: CHUNK_BYTES })
+  try {
+    return await stage(dir, fromStorage(stream), options, pathOf, whenCommitted)
+  } finally {
+    stream.destroy()
+  }
+}
+
+async function* fromStorage(stream: Readable): AsyncGenerator<Uint8Array> {
+  try {
+    yield* stream
+  } catch (error) {
+    throw toUnavailable(error)
+  }
 }
 
 async function stage(
@@ -100,21 +113,24 @@ async function stage(
     }
   } catch (error) {
     await rm(path, { force: true }).catch(() => {})
-    throw toUnavailable(error)
+    throw error
   }
 }
 
+/** What the source throws stays as it is, also where it is an error of the system. */
 async function writeSynced(path: string, source: AsyncIterable<Uint8Array>, options: StageOptions) {
   const intake = createIntake(options)
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
-  const file = await open(path, 'wx', 0o600)
+  const file = await answering(async () => {
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+    return open(path, 'wx', 0o600)
+  })
   try {
     let writing: Promise<unknown> = Promise.resolve()
     try {
       for await (const chunk of inChunks(source, CHUNK_BYTES)) {
         await writing
         // the disk writes one chunk while the next is read and hashed
-        writing = writeAll(file, chunk)
+        writing = answering(() => writeAll(file, chunk))
         writing.catch(() => {})
         intake.add(chunk)
       }
@@ -122,10 +138,10 @@ async function writeSynced(path: string, source: AsyncIterable<Uint8Array>, opti
       await writing
     }
     const facts = intake.end()
-    await file.datasync()
+    await answering(() => file.datasync())
     return facts
   } finally {
-    await file.close()
+    await answering(() => file.close())
   }
 }
 
@@ -239,7 +255,7 @@ async function answering<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** What the file system refuses is the storage's fault; what the source or its reader refuses is theirs. */
+/** What the file system refuses is the storage's fault; what is no error of the system stays as it is. */
 function toUnavailable(error: unknown): unknown {
   const code = codeOf(error)
   const isSystem = typeof (error as { errno?: unknown } | undefined)?.errno === 'number'
