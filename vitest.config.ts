@@ -5,7 +5,8 @@ import { configDefaults, defineConfig } from 'vitest/config'
  * with the same statements: there is nothing in it to run once more.
  */
 const ALIKE_IN_EVERY_MODE = [
-  'src/{bus,cache,core,redis}/**',
+  'src/{blobs,bus,cache,config,core,redis}/**',
+  'src/open-blobs.test.ts',
   'src/encryption.test.ts',
   'src/checkpoints/{serde,tree,validation,versions}.test.ts',
   'src/checkpoints/store/texts.test.ts',

@@ -4,7 +4,6 @@ import type { Blobs } from './blobs/blobs.ts'
 import { openFiles } from './blobs/files.ts'
 import { createUrlSigner, type UrlSigner } from './blobs/signed-urls.ts'
 import type { Config } from './config.ts'
-import { ThreadbaseError } from './core/errors.ts'
 import type { Logger } from './core/log.ts'
 import { readOrMakeSecret } from './identity/service.ts'
 
@@ -15,10 +14,12 @@ import { readOrMakeSecret } from './identity/service.ts'
  */
 export async function openBlobs(
   config: Config,
-  _log: Logger,
+  log: Logger,
   signer: () => Promise<UrlSigner> = openUrlSigner(config),
 ): Promise<Blobs> {
-  if (config.blobs.s3 !== undefined) throw new ThreadbaseError('unsupported', 'S3 is not there yet')
+  const { s3 } = config.blobs
+  // the SDK is large: only who needs it waits for it
+  if (s3 !== undefined) return (await import('./blobs/s3.ts')).openS3({ ...s3, log })
   return openFiles({ dir: join(config.dataDir, 'blobs'), signer })
 }
 

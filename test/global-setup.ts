@@ -18,6 +18,8 @@ declare module 'vitest' {
     postgresUrl: string | null
     /** The Redis of THREADBASE_TEST_REDIS, which others may use, too; null when there is none. */
     redisUrl: string | null
+    /** The S3 server of THREADBASE_TEST_S3, which others may use, too; null when there is none. */
+    s3Endpoint: string | null
   }
 }
 
@@ -29,6 +31,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const runDirectory = await mkdtemp(join(tmpdir(), 'threadbase-test-run-'))
   project.provide('runDirectory', runDirectory)
   setupRedis(project)
+  setupS3(project)
   const dropDatabase = await setupPostgres(project)
   return async () => {
     await dropDatabase()
@@ -69,6 +72,21 @@ function setupRedis(project: TestProject): void {
     '\n*** Redis suites are SKIPPED: set THREADBASE_TEST_REDIS=redis://… (scripts/test-redis.sh starts one) ***\n',
   )
   project.provide('redisUrl', null)
+}
+
+function setupS3(project: TestProject): void {
+  const endpoint = process.env.THREADBASE_TEST_S3
+  if (endpoint !== undefined && endpoint !== '') {
+    project.provide('s3Endpoint', endpoint)
+    return
+  }
+  if (process.env.THREADBASE_TEST_REQUIRE === 'all') {
+    throw new Error('THREADBASE_TEST_REQUIRE=all, but THREADBASE_TEST_S3 names no S3 server')
+  }
+  console.warn(
+    '\n*** S3 suites are SKIPPED: set THREADBASE_TEST_S3=http://… (scripts/test-s3.sh starts one) ***\n',
+  )
+  project.provide('s3Endpoint', null)
 }
 
 async function runAsAdmin(url: string, statement: string): Promise<void> {

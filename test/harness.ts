@@ -79,6 +79,8 @@ export const templateFile = inject('templateFile')
 export const postgresUrl = inject('postgresUrl')
 /** The Redis of this run; null when there is none. Take a prefix of your own: {@link newRedisPrefix}. */
 export const redisUrl = inject('redisUrl')
+/** The S3 server of this run; null when there is none. Take a bucket of your own: `makeBucket` of s3.ts. */
+export const s3Endpoint = inject('s3Endpoint')
 
 /**
  * Both engines. Open one store per test file and share it: an embedded one takes about a second.

@@ -5,6 +5,7 @@ import { ThreadbaseError } from '../core/errors.ts'
 export type Sha256 = string
 
 export type BlobFacts = { sha256: Sha256; size: number }
+/** `modifiedAt`: when they were stored. Files become young again when they are stored again; objects in S3 cannot. */
 export type StoredBlob = BlobFacts & { modifiedAt: Date }
 
 /**
@@ -24,7 +25,7 @@ export type Blobs = {
   stage(source: AsyncIterable<Uint8Array>, options?: StageOptions): Promise<Staged>
   /**
    * The same for an object that somebody else put into the storage, below `{prefix}uploads/` or `{prefix}output/`: its
-   * bytes are read and hashed. `commit` removes it only where it was below `uploads/`.
+   * bytes are read and hashed. `commit` removes it only where it was below `uploads/`, and `discard` never.
    * @throws not_found; invalid_input for a key that leads elsewhere
    */
   stageObject(key: string, options?: StageOptions): Promise<Staged>
@@ -33,9 +34,9 @@ export type Blobs = {
   /** Where they are or would be: the whole key, and the `s3://` URL where the storage has such. No question to the storage. */
   locate(sha256: Sha256): BlobPlace
   /**
-   * The bytes, or those from `start` to `end`, both included. With `verify` the stream of whole bytes fails at its end
-   * when they are not what their name says.
-   * @throws not_found
+   * The bytes, or those from `start` to `end`, both included: none where there are no more. With `verify` the stream of
+   * whole bytes fails at its end when they are not what their name says. A stream that breaks off fails, `unavailable`.
+   * @throws not_found; invalid_input for a range that is none
    */
   read(sha256: Sha256, options?: ReadOptions): Promise<Readable>
   /** No change when there are none. */
@@ -46,7 +47,10 @@ export type Blobs = {
   sweepStaged(olderThanMs: number): Promise<number>
   /** A URL that answers the bytes to whoever has it. Relative where this server is to answer it. */
   presignGet(sha256: Sha256, options: PresignGetOptions): Promise<string>
-  /** Where somebody else may put just these bytes; `stageObject(key)` then takes them. */
+  /**
+   * Where somebody else may put just these bytes; `stageObject(key)` then takes them.
+   * @throws too_large for more than the storage takes in one piece
+   */
   presignPut(blob: BlobFacts, options: { expiresInS: number }): Promise<PresignedPut>
   /** What answers these URLs where this server is to; undefined where the storage does. */
   readonly local?: LocalUrls
@@ -72,7 +76,10 @@ export type Staged = AsyncDisposable &
   BlobFacts & {
     /** The first bytes, 4,100 at most, which tell a file's type. */
     readonly beginning: Uint8Array
-    /** Puts them where their hash says, whole or not at all, and on the disk. `existed`: they were there already. */
+    /**
+     * Puts them where their hash says, whole or not at all, and to stay. `existed`: they were there already, which is
+     * found out now, whatever was known before.
+     */
     commit(): Promise<{ existed: boolean }>
     /** Nothing stays. Again or after `commit`: no change. */
     discard(): Promise<void>
@@ -87,6 +94,14 @@ export function requireSha256(sha256: string): Sha256 {
   if (SHA256.test(sha256)) return sha256
   throw new ThreadbaseError('invalid_input', 'a SHA-256 is 64 lower-case hexadecimal digits', {
     field: 'sha256',
+  })
+}
+
+/** @throws invalid_input */
+export function requireRange({ start = 0, end = start }: ReadOptions): void {
+  if (Number.isSafeInteger(start) && Number.isSafeInteger(end) && start >= 0 && end >= start) return
+  throw new ThreadbaseError('invalid_input', 'a range goes from a byte to the same or a later one', {
+    field: 'range',
   })
 }
 

@@ -10,6 +10,7 @@ import {
   noBlob,
   noObject,
   type ReadOptions,
+  requireRange,
   requireSha256,
   requireStageable,
   type Sha256,
@@ -39,9 +40,12 @@ export function openFiles({ dir, signer }: FilesOptions): Blobs {
     stageObject: (key, options = {}) => stageFile(dir, key, options, pathOf),
     find: (sha256) => findFile(pathOf(sha256), sha256),
     locate: (sha256) => ({ key: keyOf(sha256) }),
-    read: (sha256, options = {}) => readFile(pathOf(sha256), sha256, options),
+    async read(sha256, options = {}) {
+      requireRange(options)
+      return readFile(pathOf(sha256), sha256, options)
+    },
     remove: (sha256) => answering(() => rm(pathOf(sha256), { force: true })),
-    list: (after) => listFiles(join(dir, 'output', 'artifacts'), after),
+    list: (after) => listFiles(join(dir, 'output', 'artifacts'), after && requireSha256(after)),
     sweepStaged: (olderThanMs) => answering(() => sweep(join(dir, UPLOADS), Date.now() - olderThanMs)),
     presignGet: (sha256, options) =>
       answering(async () => {
@@ -90,7 +94,20 @@ async function stageFile(
   const whenCommitted = async () => {
     if (isUpload) await rm(path, { force: true })
   }
-  return stage(dir, source.createReadStream({ highWaterMark: CHUNK_BYTES }), options, pathOf, whenCommitted)
+  const stream = source.createReadStream({ highWaterMark: CHUNK_BYTES })
+  try {
+    return await stage(dir, fromStorage(stream), options, pathOf, whenCommitted)
+  } finally {
+    stream.destroy()
+  }
+}
+
+async function* fromStorage(stream: Readable): AsyncGenerator<Uint8Array> {
+  try {
+    yield* stream
+  } catch (error) {
+    throw toUnavailable(error)
+  }
 }
 
 async function stage(
@@ -117,27 +134,30 @@ async function stage(
     }
   } catch (error) {
     await rm(path, { force: true }).catch(() => {})
-    throw toUnavailable(error)
+    throw error
   }
 }
 
+/** What the source throws stays as it is, also where it is an error of the system. */
 async function writeSynced(path: string, source: AsyncIterable<Uint8Array>, options: StageOptions) {
   const intake = createIntake(options)
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
-  const file = await open(path, 'wx', 0o600)
+  const file = await answering(async () => {
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+    return open(path, 'wx', 0o600)
+  })
   try {
-    await forEachChunk(source, async (chunk) => {
+    await forEachChunk(source, options.size, async (chunk) => {
       // the disk writes while the bytes are hashed
-      const writing = writeAll(file, chunk)
+      const writing = answering(() => writeAll(file, chunk))
       writing.catch(() => {})
       intake.add(chunk)
       await writing
     })
     const facts = intake.end()
-    await file.datasync()
+    await answering(() => file.datasync())
     return facts
   } finally {
-    await file.close()
+    await answering(() => file.close())
   }
 }
 
@@ -251,7 +271,7 @@ async function answering<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** What the file system refuses is the storage's fault; what the source or its reader refuses is theirs. */
+/** What the file system refuses is the storage's fault; what is no error of the system stays as it is. */
 function toUnavailable(error: unknown): unknown {
   const code = codeOf(error)
   const isSystem = typeof (error as { errno?: unknown } | undefined)?.errno === 'number'

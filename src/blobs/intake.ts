@@ -4,15 +4,18 @@ import { ThreadbaseError } from '../core/errors.ts'
 import { BEGINNING_BYTES, type BlobFacts, type Sha256, type StageOptions } from './blobs.ts'
 import { passedBy } from './transient.ts'
 
+export type TakenIn = BlobFacts & { beginning: Uint8Array }
+
 /** Counts, hashes and keeps the beginning of bytes that go by, and ends them when there are too many. */
 export type Intake = {
   /** @throws too_large; invalid_input as soon as there are more than were announced */
   add(chunk: Uint8Array): void
   /** @throws invalid_input when they are not what was announced */
-  end(): BlobFacts & { beginning: Uint8Array }
+  end(): TakenIn
 }
 
-export function createIntake({ maxBytes = Number.POSITIVE_INFINITY, size, sha256 }: StageOptions): Intake {
+export function createIntake(options: StageOptions): Intake {
+  const { sha256 } = options
   const hash: Hash = createHash('sha256')
   const beginning: Uint8Array[] = []
   let kept = 0
@@ -20,9 +23,7 @@ export function createIntake({ maxBytes = Number.POSITIVE_INFINITY, size, sha256
   return {
     add(chunk) {
       count += chunk.length
-      if (count > maxBytes)
-        throw new ThreadbaseError('too_large', `more than ${maxBytes} bytes`, { maxBytes })
-      if (size !== undefined && count > size) throw otherSize(size, `more than ${size}`)
+      requireAtMost(count, options)
       hash.update(chunk)
       if (kept < BEGINNING_BYTES) {
         // a copy: whoever reads may use the same buffer again
@@ -32,12 +33,27 @@ export function createIntake({ maxBytes = Number.POSITIVE_INFINITY, size, sha256
       }
     },
     end() {
-      if (size !== undefined && count !== size) throw otherSize(size, String(count))
+      requireSize(count, options)
       const found = hash.digest('hex')
       if (sha256 !== undefined && found !== sha256) throw otherHash(sha256, found)
       return { sha256: found, size: count, beginning: Buffer.concat(beginning) }
     },
   }
+}
+
+function requireAtMost(
+  count: number,
+  { maxBytes = Number.POSITIVE_INFINITY, size = Number.POSITIVE_INFINITY }: StageOptions,
+): void {
+  if (count > maxBytes) throw new ThreadbaseError('too_large', `more than ${maxBytes} bytes`, { maxBytes })
+  if (count > size) throw otherSize(size, `more than ${size}`)
+}
+
+/** The size of what is there whole. @throws as an intake does at its end */
+export function requireSize(count: number, options: StageOptions): void {
+  requireAtMost(count, options)
+  const { size = count } = options
+  if (count !== size) throw otherSize(size, String(count))
 }
 
 function otherSize(announced: number, found: string): ThreadbaseError {
@@ -67,46 +83,66 @@ export function createVerifier(sha256: Sha256): Transform {
 }
 
 const CHUNK_BYTES = 1 << 20
-const MAX_SPARE = 32
-const spare: Buffer[] = []
 
 /**
  * `work` on the same bytes in chunks of 1 MiB, but for the last: a write for each packet of a network would take longer
- * than the bytes. One is at work while the next is gathered. A chunk is used again once its work is done: allocated anew
- * each time, they would pile up until the garbage collector has a reason to run.
+ * than the bytes. One is at work while the next is gathered, and is used again after that.
+ * @param expected how many bytes will come, where somebody said
  */
 export async function forEachChunk(
   source: AsyncIterable<Uint8Array>,
+  expected: number | undefined,
   work: (chunk: Buffer) => Promise<void>,
 ): Promise<void> {
-  let chunk = takeSpare()
-  let other = takeSpare()
-  let length = 0
+  const free: Buffer[] = []
+  let atWork: Buffer | undefined
   let working: Promise<void> = Promise.resolve()
-  const flush = async () => {
-    await working
-    working = work(chunk.subarray(0, length))
-    working.catch(() => {})
-    passedBy(length)
-    ;[chunk, other] = [other, chunk]
-    length = 0
-  }
   try {
-    for await (const part of source) {
-      for (let done = 0; done < part.length; ) {
-        const count = Math.min(part.length - done, CHUNK_BYTES - length)
-        chunk.set(part.subarray(done, done + count), length)
-        done += count
-        length += count
-        if (length === CHUNK_BYTES) await flush()
-      }
+    for await (const chunk of inParts(source, CHUNK_BYTES, expected, free)) {
+      await working
+      if (atWork !== undefined) free.push(atWork)
+      atWork = chunk
+      working = work(chunk)
+      working.catch(() => {})
     }
-    if (length > 0) await flush()
   } finally {
-    // also when the source failed: what is at work has a chunk still
+    // also when the source failed
     await working
-    if (spare.length < MAX_SPARE) spare.push(chunk, other)
   }
 }
 
-const takeSpare = () => spare.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES)
+const FIRST_BYTES = 1 << 16
+
+/**
+ * The same bytes in parts of just that size, but for the last.
+ * @param expected how many will come, where somebody said: the first part begins as large
+ * @param free parts that nobody needs any more, whose memory is used again: new memory for each would be given back
+ *   by the garbage collector only when there is a lot of it
+ */
+export async function* inParts(
+  source: AsyncIterable<Uint8Array>,
+  size: number,
+  expected = 0,
+  free: Buffer[] = [],
+): AsyncGenerator<Buffer, void, undefined> {
+  // most bodies are small: memory grows with what comes
+  let part: Buffer = Buffer.allocUnsafeSlow(Math.min(size, Math.max(expected, FIRST_BYTES)))
+  let length = 0
+  for await (const chunk of source) {
+    passedBy(chunk.length)
+    for (let done = 0; done < chunk.length; ) {
+      if (length === size) {
+        yield part
+        part = free.pop() ?? Buffer.allocUnsafeSlow(size)
+        length = 0
+      } else if (length === part.length) {
+        part = Buffer.concat([part], Math.min(size, part.length * 2))
+      }
+      const taken = Math.min(chunk.length - done, part.length - length)
+      part.set(chunk.subarray(done, done + taken), length)
+      length += taken
+      done += taken
+    }
+  }
+  if (length > 0) yield part.subarray(0, length)
+}
