@@ -7,7 +7,9 @@ import { inject } from 'vitest'
 import type { CheckpointOptions } from '../src/checkpoints/service.ts'
 import type { StoreServiceOptions } from '../src/checkpoints/store/service.ts'
 import type { ConfigDefaults } from '../src/configs/schema.ts'
+import type { KeySource } from '../src/core/key-ring.ts'
 import { type Logger, silentLog } from '../src/core/log.ts'
+import { fixedKeys } from '../src/credentials/service.ts'
 import type { CommonOptions, Database, RlsMode } from '../src/db/database.ts'
 import { upgrade } from '../src/db/migrate.ts'
 import { loadMigrations, type Migration } from '../src/db/migrations.ts'
@@ -41,6 +43,8 @@ export type OpenOptions = Partial<Omit<CommonOptions, 'log'>> &
     ports?: Ports
     checkpoints?: CheckpointOptions
     store?: StoreServiceOptions
+    /** Default: {@link TEST_KEY}. */
+    keys?: KeySource
   }
 
 export type Engine = {
@@ -68,6 +72,9 @@ export const TEST_AUTH: AuthSettings = {
   external: undefined,
   proxySecret: undefined,
 }
+
+/** What secrets are encrypted with. */
+export const TEST_KEY = 'b25seS1mb3ItdGVzdHMtb25seS1mb3ItdGVzdHMtMzI='
 
 /** The prepared archive that embedded stores start from, for tests and child processes that open their own. */
 export const templateFile = inject('templateFile')
@@ -153,7 +160,8 @@ export function openServices(
     ports,
     checkpoints,
     store,
-  }: Pick<OpenOptions, 'defaults' | 'auth' | 'ports' | 'checkpoints' | 'store'> = {},
+    keys,
+  }: Pick<OpenOptions, 'defaults' | 'auth' | 'ports' | 'checkpoints' | 'store' | 'keys'> = {},
   log: Logger = silentLog,
 ): Promise<Threadbase> {
   const settings = {
@@ -161,6 +169,7 @@ export function openServices(
     auth: { ...TEST_AUTH, ...auth },
     checkpoints,
     store,
+    keys: keys ?? fixedKeys([TEST_KEY]),
     log,
   }
   return createThreadbase(database, settings, ports ?? openLocalPorts(log))

@@ -175,6 +175,27 @@ export type StoreVectorsTable = {
   embedding: number[]
 }
 
+export type UserApiKeysTable = {
+  user_id: string
+  provider: string
+  token: string
+  key_id: string | null
+  created_at: Timestamp
+  updated_at: Timestamp
+}
+
+export type VariablesTable = {
+  user_id: string
+  id: Generated<string>
+  name: string
+  type: string
+  token: string
+  key_id: string | null
+  default_fields: Generated<string[]>
+  created_at: Timestamp
+  updated_at: Timestamp
+}
+
 export type RevisionsTable = {
   revision: string
   name: string
@@ -196,6 +217,8 @@ export type Schema = {
   checkpoint_tombstones: CheckpointTombstonesTable
   store: StoreTable
   store_vectors: StoreVectorsTable
+  user_api_keys: UserApiKeysTable
+  variables: VariablesTable
   schema_revisions: RevisionsTable
 }
 
@@ -224,6 +247,8 @@ export const SCHEMA_OBJECTS: ReadonlySet<string> = new Set([
   'store_vectors',
   'put_store_items',
   'store_distance',
+  'user_api_keys',
+  'variables',
   'schema_revisions',
   'append_messages',
 ])
@@ -250,5 +275,7 @@ export const t = {
   storeVectors: sql.table('store_vectors'),
   putStoreItems: sql.table('put_store_items'),
   storeDistance: sql.table('store_distance'),
+  userApiKeys: sql.table('user_api_keys'),
+  variables: sql.table('variables'),
   appendMessages: sql.table('append_messages'),
 }

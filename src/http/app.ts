@@ -8,6 +8,9 @@ import { configRoutes } from '../configs/routes.ts'
 import type { ConfigService } from '../configs/service.ts'
 import { newId } from '../core/ids.ts'
 import type { TrustProxy } from '../core/network.ts'
+import { providerKeyRoutes } from '../credentials/api-keys/routes.ts'
+import type { CredentialService, VariableService } from '../credentials/service.ts'
+import { variableRoutes } from '../credentials/variables/routes.ts'
 import type { Database } from '../db/database.ts'
 import { keyRoutes } from '../identity/keys/routes.ts'
 import type { AuthSettings, IdentityService } from '../identity/service.ts'
@@ -41,6 +44,8 @@ export type AppServices = {
   messages: MessageService
   configs: ConfigService
   transfer: TransferService
+  credentials: CredentialService
+  variables: VariableService
   identity: IdentityService
   audit: AuditService
   limiter: Limiter
@@ -131,6 +136,8 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   configRoutes(app, services.configs)
   transferRoutes(app, services.transfer)
   keyRoutes(app, identity.keys)
+  providerKeyRoutes(app, services.credentials.apiKeys)
+  variableRoutes(app, services.variables)
   mirror.end()
   userRoutes(app, identity.users, services.audit)
   auditRoutes(app, services.audit)
