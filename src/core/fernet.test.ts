@@ -1,7 +1,7 @@
-import { execFileSync, spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { hasPython, python } from '../../test/python.ts'
 import { createFernet, FernetError, seal } from './fernet.ts'
 import { type Key, readKey, writeKey } from './key-ring.ts'
 
@@ -100,14 +100,7 @@ describe('Fernet', () => {
   })
 })
 
-const hasPython = spawnSync('python3', ['-c', 'import cryptography.fernet']).status === 0
-const isRequired = process.env.THREADBASE_TEST_REQUIRE === 'all'
-
-describe.skipIf(!hasPython && !isRequired)('Fernet and Python’s cryptography', () => {
-  const python = (code: string, ...args: string[]) =>
-    execFileSync('python3', ['-c', `import sys\nfrom cryptography.fernet import Fernet\n${code}`, ...args], {
-      encoding: 'utf8',
-    }).trim()
+describe.skipIf(!hasPython)('Fernet and Python’s cryptography', () => {
   const texts = ['', 'sk-proj-abc', 'grün \u{1f600}', 'x'.repeat(10_000)]
 
   test.each(texts)('each reads what the other wrote, %#', (text) => {

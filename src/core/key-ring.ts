@@ -34,9 +34,10 @@ export function readKey(text: string): Key | undefined {
 /** Undefined when there is none, or when one of them is no key. */
 export function readRing(texts: readonly string[]): KeyRing | undefined {
   const keys = texts.flatMap((text) => readKey(text) ?? [])
-  const [first, ...others] = keys
-  return first === undefined || keys.length < texts.length ? undefined : [first, ...others]
+  return isRing(keys) && keys.length === texts.length ? keys : undefined
 }
+
+export const isRing = (keys: readonly Key[]): keys is KeyRing => keys.length > 0
 
 /** A key as text, padded as Python's Fernet wants it. */
 export const writeKey = (bytes: Uint8Array): string => `${Buffer.from(bytes).toString('base64url')}=`

@@ -7,8 +7,10 @@ import { createVariableService, type VariableService } from './variables/service
 import { createVault } from './vault.ts'
 
 export type { ProviderKeyService } from './api-keys/service.ts'
+export { encryptedSecretTables } from './encrypted-tables.ts'
 export { createKeySource, fixedKeys, type KeySettings, newEncryptionKey } from './key-source.ts'
 export type { Resolver } from './resolver.ts'
+export { countKeys, type Rotation, rotateKeys, type TableKey } from './rotation.ts'
 export type { VariableService } from './variables/service.ts'
 
 /** What users keep secret, encrypted with the keys of the installation. */

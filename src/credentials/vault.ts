@@ -1,7 +1,7 @@
 import { TextDecoder } from 'node:util'
 import { ThreadbaseError } from '../core/errors.ts'
 import { createFernet, FernetError } from '../core/fernet.ts'
-import type { Key, KeyRing, KeySource } from '../core/key-ring.ts'
+import { isRing, type Key, type KeySource } from '../core/key-ring.ts'
 
 /** A secret as a row holds it. The id of the key is null where another application wrote the row. */
 export type Sealed = { token: string; keyId: string | null }
@@ -45,8 +45,6 @@ export function openWith(keys: readonly Key[]): (sealed: Sealed) => Opened {
     }
   }
 }
-
-const isRing = (keys: readonly Key[]): keys is KeyRing => keys.length > 0
 
 function readText(bytes: Buffer): Opened {
   if (bytes.length === 0) return { problem: 'empty' }
