@@ -124,18 +124,21 @@ function createRefused() {
 
 const placeOf = ({ table, keyId }: { table: string; keyId: string | null }) => JSON.stringify([table, keyId])
 
-/** How many rows of each table are under which key. */
+/** How many rows of each table are under which key: those of the ring in its order, then those that are missing. */
 export async function countKeys(
   { db }: Db,
   tables: readonly EncryptedTable[],
   ring: readonly { id: string }[],
 ): Promise<TableKey[]> {
+  const place = new Map<string | null, number>(ring.map(({ id }, i) => [id, i]))
+  const placeOf = (keyId: string | null) => place.get(keyId) ?? ring.length
+  const isOf = (at: number) => (at === ring.length ? 'missing' : at === 0 ? 'first' : 'ring')
   const all: TableKey[] = []
   for (const table of tables) {
-    for (const { keyId, rows } of await countByKey(db, table)) {
-      const index = ring.findIndex(({ id }) => id === keyId)
-      const is = index === 0 ? 'first' : index > 0 ? 'ring' : 'missing'
-      all.push({ table: table.name, keyId, rows, is })
+    const counts = await countByKey(db, table)
+    for (const { keyId, rows } of counts.toSorted((a, b) => placeOf(a.keyId) - placeOf(b.keyId))) {
+      const at = placeOf(keyId)
+      all.push({ table: table.name, keyId, rows, is: isOf(at) })
     }
   }
   return all
