@@ -161,6 +161,9 @@ const SERVICES = {
   'tb.identity.signIn': 'identity/sign-in.ts',
   'tb.identity.sessions': 'identity/sessions/service.ts',
   'tb.identity.keys': 'identity/keys/service.ts',
+  'tb.credentials.apiKeys': 'credentials/api-keys/service.ts',
+  'tb.credentials.forUser(userId)': 'credentials/resolver.ts',
+  'tb.variables': 'credentials/variables/service.ts',
   'tb.audit': 'audit/service.ts',
 }
 
@@ -178,6 +181,7 @@ const SHAPES: (string | [file: string, ...names: string[]])[] = [
   'transfer/schema.ts',
   'identity/schema.ts',
   'identity/service.ts',
+  'credentials/schema.ts',
   'audit/schema.ts',
   ['checkpoints/saver.ts', 'SaverOptions'],
   ['checkpoints/codec.ts', 'EncryptionOptions'],

@@ -37,6 +37,15 @@ export { ERROR_CODES, type ErrorCode, isThreadbaseError, ThreadbaseError } from 
 export type { Logger } from './core/log.ts'
 export type { Page } from './core/pages.ts'
 export type { Scope } from './core/scope.ts'
+export type {
+  NewProviderKey,
+  NewVariable,
+  ProviderKey,
+  Variable,
+  VariablePatch,
+  VariableQuery,
+} from './credentials/schema.ts'
+export type { CredentialService, VariableService } from './credentials/service.ts'
 export type { Database } from './db/database.ts'
 export type {
   ApiKey,

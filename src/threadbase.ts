@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import {
   type ArtifactService,
@@ -32,8 +31,14 @@ import {
 import { type Config, parseConfig } from './config.ts'
 import type { ConfigDefaults } from './configs/schema.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
-import { readKey, writeKey } from './core/key-ring.ts'
+import { type KeySource, writeKey } from './core/key-ring.ts'
 import { type Logger, silentLog } from './core/log.ts'
+import {
+  type CredentialService,
+  createCredentialService,
+  createKeySource,
+  type VariableService,
+} from './credentials/service.ts'
 import type { Database, RlsMode } from './db/database.ts'
 import { requireMigrated, upgrade } from './db/migrate.ts'
 import { loadMigrations } from './db/migrations.ts'
@@ -64,6 +69,8 @@ export type ThreadbaseOptions = {
   migrate?: boolean
   /** `enforce`: row level security keeps a user's statements from the rows of others. Default `off`. See docs/run-on-postgresql.md. */
   databaseRls?: RlsMode
+  /** Encrypt what is stored encrypted, 32 bytes each in base64 or base64url: the first encrypts, all decrypt. Comes before ENCRYPTION_KEY of `env`. */
+  encryptionKeys?: readonly string[]
   /** Values for threads that set none. */
   defaults?: Partial<ConfigDefaults>
   /** How `checkpointer` stores LangGraph's state. */
@@ -94,6 +101,10 @@ export type Threadbase = AsyncDisposable & {
   readonly transfer: TransferService
   /** Users, their API keys and sign-ins, and who is behind a credential. */
   readonly identity: IdentityService
+  /** The keys that users bring for the providers of models, encrypted. */
+  readonly credentials: CredentialService
+  /** Named secrets and settings of users, encrypted. */
+  readonly variables: VariableService
   /** Who did what to which record. */
   readonly audit: AuditService
   /** The SQL port below the services. */
@@ -150,7 +161,9 @@ export async function openConfigured(
     }
     await prepareRls(database, { grant: config.migrateAtStart })
     const auth = await withSecrets(config, log)
-    const settings = { ...config, auth, log, checkpoints: await withEncryption(config, checkpoints), store }
+    const keys = createKeySource(config)
+    const encrypted = await withEncryption(config, keys, checkpoints)
+    const settings = { ...config, auth, log, keys, checkpoints: encrypted, store }
     const ports = await openPorts(config, log)
     try {
       return await createThreadbase(database, settings, ports)
@@ -190,24 +203,22 @@ async function withSecrets({ auth, dataDir, databaseUrl }: Config, log: Logger):
   return { ...auth, secrets: [await readOrMakeSecret(file)] }
 }
 
-const ENCRYPTION_KEY = {
-  create: () => writeKey(randomBytes(32)),
-  isSecret: (text: string) => readKey(text) !== undefined,
-}
-
 /** What the application says comes before the environment; a key is made only where one is needed. */
 async function withEncryption(
-  { checkpoints: { encrypted, allowPlaintext }, encryptionKeys, dataDir }: Config,
+  { checkpoints: { encrypted, allowPlaintext } }: Config,
+  source: KeySource,
   options: CheckpointOptions = {},
 ): Promise<CheckpointOptions> {
   if (!encrypted || options.encryption !== undefined) return options
-  const keys = encryptionKeys ?? [await readOrMakeSecret(join(dataDir, 'encryption.key'), ENCRYPTION_KEY)]
+  const keys = (await source.get()).map(({ bytes }) => writeKey(bytes))
   return { ...options, encryption: { keys, allowPlaintext } }
 }
 
 type LangGraphOptions = Pick<ThreadbaseOptions, 'checkpoints' | 'store'>
 export type ServiceOptions = Pick<Config, 'defaults' | 'auth' | 'uploadLimitBytes'> & {
   log: Logger
+  /** What credentials and variables are encrypted with. */
+  keys: KeySource
 } & LangGraphOptions
 
 /** The services on a database that is open and migrated; closing them closes what they were given. */
@@ -217,7 +228,7 @@ export async function createThreadbase(
   ports: Ports,
 ): Promise<Threadbase> {
   const { blobs, cache, bus } = ports
-  const { defaults, auth, log, checkpoints: checkpointOptions, store: storeOptions = {} } = options
+  const { defaults, auth, log, keys, checkpoints: checkpointOptions, store: storeOptions = {} } = options
   const { parallelism: lanes } = database
   const threads = createThreadService(database)
   const messages = createMessageService(database, { lanes })
@@ -245,6 +256,7 @@ export async function createThreadbase(
     store: stores.forAll,
     forUser: (userId) => ({ checkpointer: checkpoints.forUser(userId), store: stores.forUser(userId) }),
     identity,
+    ...createCredentialService(database, { audit, keys }),
     audit,
     database,
     blobs,
@@ -266,6 +278,7 @@ function toConfig(options: ThreadbaseOptions): Config {
     REDIS_URL: options.redisUrl,
     DATABASE_SCHEMA: options.databaseSchema,
     DATABASE_RLS: options.databaseRls,
+    ENCRYPTION_KEY: options.encryptionKeys?.join(),
   }
   for (const [name, value] of Object.entries(given)) if (value !== undefined) env[name] = value
   const config = parseConfig(env)

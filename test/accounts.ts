@@ -17,6 +17,9 @@ export const ACCOUNTS: AuthSettings = {
 const SECRETS = TEST_AUTH.secrets ?? []
 const BY = { userId: 'tests', via: 'library' } as const
 
+/** Of the key that {@link newRows} stores. */
+export const PROVIDER = 'openai'
+
 export type Headers = Record<string, string>
 
 export const bearer = (token: string): Headers => ({ authorization: `Bearer ${token}` })
@@ -42,11 +45,20 @@ export async function newAccount(tb: Threadbase, { isSuperuser = false } = {}) {
   }
 }
 
-export type Rows = { thread: string; title: string; message: string; key: string }
+export type Rows = {
+  thread: string
+  title: string
+  message: string
+  key: string
+  variable: string
+}
 
-/** A thread with a message and a config, and an API key that is never used. `marker` is in every text. */
+/**
+ * A thread with a message and a config, an API key that is never used, a key for a provider and a variable. `marker` is
+ * in every text.
+ */
 export async function newRows(
-  { threads, messages, configs, identity }: Threadbase,
+  { threads, messages, configs, identity, credentials, variables }: Threadbase,
   userId: string,
   marker: string,
 ) {
@@ -56,7 +68,11 @@ export async function newRows(
   const [message] = await messages.append(scope, thread, [{ role: 'user', content: `content ${marker}` }])
   await configs.put(scope, thread, { model: `model ${marker}` })
   const { apiKey } = await identity.keys.create(scope, BY, { name: `key ${marker}` })
-  return { thread, title, message: String(message?.id), key: apiKey.id } satisfies Rows
+  await credentials.apiKeys.put(scope, BY, PROVIDER, { apiKey: `sk-${marker}` })
+  const named = { name: `variable ${randomUUID()} ${marker}`, value: `value ${marker}` }
+  const { id: variable } = await variables.create(scope, BY, { ...named, type: 'generic' })
+  const ids = { thread, message: String(message?.id), key: apiKey.id, variable }
+  return { ...ids, title } satisfies Rows
 }
 
 /** Everything that is stored of a user, but for when keys were used. */
@@ -74,12 +90,16 @@ export async function everythingOf({ database, tb }: TestDatabase, userId: strin
     await sql`select * from ${sql.table(`${database.schema}.sessions`)} where user_id = ${userId}
     order by id`.execute(database.db)
   const user = await tb.identity.users.getUser(userId)
+  const providerKeys = (await tb.credentials.apiKeys.list(scope)).items
+  const variables = (await tb.variables.list(scope)).items
   return {
     user,
     threads,
     rows,
     keys: keys.map(({ lastUsedAt: _, totalUses: __, ...key }) => key),
     sessions: sessions.rows,
+    providerKeys,
+    variables,
   }
 }
 

@@ -10,7 +10,9 @@ import { createUrlSigner } from '../src/blobs/signed-urls.ts'
 import type { CheckpointOptions } from '../src/checkpoints/service.ts'
 import type { StoreServiceOptions } from '../src/checkpoints/store/service.ts'
 import type { ConfigDefaults } from '../src/configs/schema.ts'
+import type { KeySource } from '../src/core/key-ring.ts'
 import { type Logger, silentLog } from '../src/core/log.ts'
+import { fixedKeys } from '../src/credentials/service.ts'
 import type { CommonOptions, Database, RlsMode } from '../src/db/database.ts'
 import { upgrade } from '../src/db/migrate.ts'
 import { loadMigrations, type Migration } from '../src/db/migrations.ts'
@@ -45,6 +47,8 @@ export type OpenOptions = Partial<Omit<CommonOptions, 'log'>> &
     uploadLimitBytes?: number
     checkpoints?: CheckpointOptions
     store?: StoreServiceOptions
+    /** Default: {@link TEST_KEY}. */
+    keys?: KeySource
   }
 
 export type Engine = {
@@ -72,6 +76,9 @@ export const TEST_AUTH: AuthSettings = {
   external: undefined,
   proxySecret: undefined,
 }
+
+/** What secrets are encrypted with. */
+export const TEST_KEY = 'b25seS1mb3ItdGVzdHMtb25seS1mb3ItdGVzdHMtMzI='
 
 /** The prepared archive that embedded stores start from, for tests and child processes that open their own. */
 export const templateFile = inject('templateFile')
@@ -167,6 +174,7 @@ export function openServices(
     ports,
     checkpoints,
     store,
+    keys,
     uploadLimitBytes = 5_000_000_000,
   }: Pick<OpenOptions, 'defaults' | 'auth' | 'ports' | 'checkpoints' | 'store' | 'uploadLimitBytes'> = {},
   log: Logger = silentLog,
@@ -177,6 +185,7 @@ export function openServices(
     auth: { ...TEST_AUTH, ...auth },
     checkpoints,
     store,
+    keys: keys ?? fixedKeys([TEST_KEY]),
     log,
   }
   return createThreadbase(database, settings, { blobs: openTestFiles(), ...openLocalPorts(log), ...ports })

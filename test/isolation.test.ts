@@ -8,7 +8,7 @@ import { engines, type TestDatabase } from './harness.ts'
 const A = { userId: 'alice' }
 const B = { userId: 'bob' }
 
-type Ids = { thread: string; message: string; key: string; session: string }
+type Ids = { thread: string; message: string; key: string; session: string; variable: string }
 type Call = (tb: Threadbase, ids: Ids) => Promise<unknown>
 const NOT_FOUND = Symbol('not_found')
 
@@ -95,6 +95,47 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
     list: [async (tb) => (await tb.identity.keys.list(B)).items.map(({ userId }) => userId), [B.userId]],
     getKey: [(tb, { key }) => tb.identity.keys.getKey(B, key), NOT_FOUND],
     revoke: [(tb, { key }) => tb.identity.keys.revoke(B, BY_B, key), false],
+  },
+  credentials: {
+    // all of a user; what it gives is below
+    forUser: [(tb) => tb.credentials.forUser(B.userId).find('openai'), undefined],
+  },
+  'credentials.forUser()': {
+    resolve: [(tb) => tb.credentials.forUser(B.userId).resolve('openai'), NOT_FOUND],
+    find: [(tb) => tb.credentials.forUser(B.userId).find('openai'), undefined],
+  },
+  'credentials.apiKeys': {
+    list: [(tb) => tb.credentials.apiKeys.list(B), { items: [] }],
+    findKey: [(tb) => tb.credentials.apiKeys.findKey(B, 'openai'), undefined],
+    getKey: [(tb) => tb.credentials.apiKeys.getKey(B, 'openai'), NOT_FOUND],
+    delete: [(tb) => tb.credentials.apiKeys.delete(B, BY_B, 'openai'), false],
+    // the provider is free in B's own world
+    put: [
+      async (tb) => {
+        const { created } = await tb.credentials.apiKeys.put(B, BY_B, 'openai', { apiKey: 'of bob' })
+        const stored = await tb.credentials.forUser(B.userId).resolve('openai')
+        await tb.credentials.apiKeys.delete(B, BY_B, 'openai')
+        return [created, stored]
+      },
+      [true, 'of bob'],
+    ],
+  },
+  variables: {
+    list: [(tb) => tb.variables.list(B), { items: [] }],
+    getVariable: [(tb, { variable }) => tb.variables.getVariable(B, variable), NOT_FOUND],
+    resolve: [(tb) => tb.variables.resolve(B, 'NAME'), NOT_FOUND],
+    update: [(tb, { variable }) => tb.variables.update(B, BY_B, variable, { value: 'stolen' }), NOT_FOUND],
+    delete: [(tb, { variable }) => tb.variables.delete(B, BY_B, variable), false],
+    // the name is free in B's own world
+    create: [
+      async (tb) => {
+        const { id } = await tb.variables.create(B, BY_B, { name: 'NAME', value: 'of bob' })
+        const stored = await tb.variables.resolve(B, 'NAME')
+        await tb.variables.delete(B, BY_B, id)
+        return stored
+      },
+      'of bob',
+    ],
   },
   'identity.sessions': {
     signOut: [(tb, { session }) => tb.identity.sessions.signOut(BY_B, session), undefined],
@@ -240,10 +281,12 @@ function listFunctions(tb: Threadbase): string[] {
     Object.entries(service).flatMap(([key, value]) =>
       typeof value === 'function' ? [`${name}.${key}`] : within(`${name}.${key}`, value),
     )
-  return Object.entries(tb).flatMap(([name, service]) => {
+  const made = within('credentials.forUser()', tb.credentials.forUser('anybody'))
+  const onTop = Object.entries(tb).flatMap(([name, service]) => {
     if (NO_SERVICES.has(name)) return []
     return CLASSES.has(name) ? methodsOf(name, service as object) : within(name, service)
   })
+  return [...onTop, ...made]
 }
 
 /** Of an instance of a class, what the class itself has. */
@@ -286,7 +329,9 @@ for (const engine of engines) {
       const { sessionId: session } = await tb.identity.sessions.open(A.userId, 'x')
       const { apiKey, key } = await tb.identity.keys.create(A, BY_A, { name: 'of alice' })
       hers = key
-      ids = { thread, message: message?.id as string, key: apiKey.id, session }
+      await tb.credentials.apiKeys.put(A, BY_A, 'openai', { apiKey: 'secret of alice' })
+      const { id: variable } = await tb.variables.create(A, BY_A, { name: 'NAME', value: 'secret' })
+      ids = { thread, message: message?.id as string, key: apiKey.id, session, variable }
     })
     afterAll(() => opened?.close())
 
@@ -298,6 +343,9 @@ for (const engine of engines) {
       notes: await tb.store.search([], A),
       key: await tb.identity.ofKey(hers),
       keys: (await tb.identity.keys.list(A)).items.map(({ id }) => id),
+      providerKey: await tb.credentials.forUser(A.userId).resolve('openai'),
+      variable: await tb.variables.resolve(A, 'NAME'),
+      masks: [await tb.credentials.apiKeys.list(A), await tb.variables.list(A)],
       sessions: await opened.database.db
         .selectFrom('sessions')
         .select(['id', 'revoked_at'])
@@ -359,6 +407,8 @@ for (const engine of engines) {
         await expect(tb.threads.list(scope)).rejects.toMatchObject({ code: 'invalid_input' })
         await expect(tb.messages.list(scope, ids.thread)).rejects.toMatchObject({ code: 'invalid_input' })
         await expect(tb.configs.get(scope, ids.thread)).rejects.toMatchObject({ code: 'invalid_input' })
+        await expect(tb.variables.resolve(scope, 'NAME')).rejects.toMatchObject({ code: 'invalid_input' })
+        await expect(tb.credentials.apiKeys.list(scope)).rejects.toMatchObject({ code: 'invalid_input' })
       }
     })
   })

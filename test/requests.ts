@@ -7,14 +7,14 @@ import type { Json } from './http.ts'
 export type FuzzRequest = {
   operation: Json
   method: string
-  /** With `{id}`, `{message}` and `{user}` filled in, from the ids given at the time of the request. */
+  /** With `{id}`, `{message}`, `{user}` and `{provider}` filled in, from the ids given at the time of the request. */
   url: (ids: KnownIds) => string
   body: string | undefined
   headers: Record<string, string>
 }
 
-/** Of threads and API keys, of messages, and of users. */
-export type KnownIds = { id: string[]; message: string[]; user: string[] }
+/** Of threads, API keys and variables, of messages, and of users; names of providers. */
+export type KnownIds = { id: string[]; message: string[]; user: string[]; provider: string[] }
 
 const METHODS = ['get', 'put', 'post', 'patch', 'delete']
 
@@ -31,7 +31,7 @@ function requestOf(path: string, method: string, operation: Json): fc.Arbitrary<
   const schema = operation.requestBody?.content['application/json'].schema
   return fc
     .record({
-      ids: fc.record({ id: anyId, message: anyId, user: anyId }),
+      ids: fc.record({ id: anyId, message: anyId, user: anyId, provider: anyId }),
       query: anyQuery(inQuery),
       body: schema === undefined ? fc.constant(undefined) : anyBody(schema),
       headers: rarely(anyHeaders, {}),

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { Access } from '../src/core/http-shapes.ts'
-import { type Account, newAccount, newRows, type Rows } from './accounts.ts'
+import { type Account, newAccount, newRows, PROVIDER, type Rows } from './accounts.ts'
 import type { Api, Json } from './http.ts'
 
 /** Whose rows a call is about. */
@@ -80,6 +80,19 @@ export const ROUTES: Record<string, Route> = {
   'GET /api/api-keys': reads(own),
   'GET /api/api-keys/{id}': reads(),
   'DELETE /api/api-keys/{id}': account(204, { stranger: 204 }),
+  'GET /api/users/me/api-keys': reads(own),
+  // of the stranger's own there is none
+  'GET /api/users/me/api-keys/{provider}': reads(),
+  'PUT /api/users/me/api-keys/{provider}': account(200, { stranger: 201, ...give({ api_key: 'sk-new' }) }),
+  'DELETE /api/users/me/api-keys/{provider}': account(204, { stranger: 204 }),
+  'POST /api/variables': account(201, {
+    stranger: 201,
+    body: () => ({ name: `new ${randomUUID()}`, value: 'new' }),
+  }),
+  'GET /api/variables': reads(own),
+  'GET /api/variables/{id}': reads(),
+  'PATCH /api/variables/{id}': account(200, give({ value: 'changed' })),
+  'DELETE /api/variables/{id}': account(204, { stranger: 204 }),
   'GET /api/admin/users': admin(200),
   'POST /api/admin/users': admin(201, {
     body: () => ({ username: `c-${randomUUID()}`, password: 'long enough', is_superuser: true }),
@@ -126,11 +139,12 @@ export async function newTarget({ opened: { tb } }: Api, marker = 'a marker'): P
 export function requestFor(name: string, target: Target): { method: string; url: string; body: unknown } {
   const { query, body } = routeOf(name)
   const [method = '', path = ''] = name.split(' ')
-  const { thread, message, key } = target.rows
+  const { thread, message, key, variable } = target.rows
   const values: Record<string, string> = {
     user: target.account.id,
-    id: path.includes('/api-keys/') ? key : thread,
+    id: path.includes('/api-keys/') ? key : path.includes('/variables/') ? variable : thread,
     message,
+    provider: PROVIDER,
   }
   const filled = path.replace(/\{(\w+)\}/g, (_, part: string) => String(values[part]))
   return { method, url: query === undefined ? filled : `${filled}?${query(target)}`, body: body?.(target) }

@@ -84,6 +84,12 @@ async function storeState({ forUser }: Threadbase, userId: string): Promise<void
   await checkpointer.deleteThread('deleted')
 }
 
+async function storeSecrets({ credentials, variables }: Threadbase, userId: string): Promise<void> {
+  const actor = { userId, via: 'library' } as const
+  await credentials.apiKeys.put({ userId }, actor, 'openai', { apiKey: 'sk' })
+  await variables.create({ userId }, actor, { name: 'n', value: 'v' })
+}
+
 class Undo extends Error {}
 
 for (const engine of engines) {
@@ -144,6 +150,7 @@ for (const engine of engines) {
         await opened.tb.messages.append({ userId }, id, [{ role: 'user', content: 'x' }])
         await opened.tb.configs.put({ userId }, id, { model: 'm' })
         await storeState(opened.tb, userId)
+        await storeSecrets(opened.tb, userId)
       }
       const { rows } = await sql<{ name: string }>`
         select tablename::text as name from pg_tables where schemaname = ${s} and tablename <> 'schema_revisions'`.execute(

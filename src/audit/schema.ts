@@ -17,6 +17,12 @@ export const AUDIT_ACTIONS = [
   'password_reset',
   'api_key_created',
   'api_key_revoked',
+  'provider_key_set',
+  'provider_key_deleted',
+  'variable_created',
+  'variable_changed',
+  'variable_deleted',
+  'encryption_key_changed',
   'users_listed',
   'data_read',
 ] as const

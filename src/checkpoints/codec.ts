@@ -93,13 +93,7 @@ function encryptedCodec(ring: Key[], userId: string, allowPlaintext: boolean): C
     ...createAddresser({ key: derive(first, userId, 'addresses'), userId }),
     encode: (data, isText, place) => {
       const { codec, data: body } = compress(data, isText)
-      const iv = randomBytes(IV_BYTES)
-      const cipher = createCipheriv('aes-256-gcm', firstKey, iv).setAAD(Buffer.from(place))
-      return {
-        codec,
-        keyId: first.id,
-        data: Buffer.concat([iv, cipher.update(body), cipher.final(), cipher.getAuthTag()]),
-      }
+      return { codec, keyId: first.id, data: encrypt(firstKey, body, place) }
     },
     decode: ({ codec, keyId, text, data }, place) => {
       if (keyId === null) {
@@ -111,6 +105,24 @@ function encryptedCodec(ring: Key[], userId: string, allowPlaintext: boolean): C
       return expand(codec, decrypt(key, data as Buffer, place))
     },
     isCurrent: ({ keyId }) => keyId === first.id,
+  }
+}
+
+/**
+ * Encrypts stored data with the first key of a ring; how it is coded, and where it is, stays.
+ * @throws unavailable for a key that is not in the ring, and for data that does not decrypt
+ */
+export type Reencrypt = (userId: string, keyId: string, data: Buffer, place: string) => Buffer
+
+export function createReencrypt(ring: readonly Key[]): Reencrypt {
+  // rows come user by user
+  let known = { userId: '', keys: new Map<string, Buffer>() }
+  return (userId, keyId, data, place) => {
+    if (known.userId !== userId)
+      known = { userId, keys: new Map(ring.map((key) => [key.id, derive(key, userId, 'values')])) }
+    const [key, first] = [known.keys.get(keyId), known.keys.get(ring[0]?.id ?? '')]
+    if (key === undefined || first === undefined) throw unknownKey(keyId)
+    return encrypt(first, decrypt(key, data, place), place)
   }
 }
 
@@ -127,6 +139,12 @@ function expand(codec: number, data: Buffer): Uint8Array {
   if (codec === CODEC.text || codec === CODEC.bytes) return data
   const message = `a stored checkpoint value has codec ${codec}, which this version does not know`
   throw new ThreadbaseError('unavailable', message, { codec })
+}
+
+function encrypt(key: Buffer, body: Uint8Array, place: string): Buffer {
+  const iv = randomBytes(IV_BYTES)
+  const cipher = createCipheriv('aes-256-gcm', key, iv).setAAD(Buffer.from(place))
+  return Buffer.concat([iv, cipher.update(body), cipher.final(), cipher.getAuthTag()])
 }
 
 function decrypt(key: Buffer, data: Buffer, place: string): Buffer {

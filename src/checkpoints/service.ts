@@ -5,6 +5,7 @@ import { createShared } from './shared.ts'
 
 export { type AdoptOptions, type AdoptReport, adoptCheckpoints } from './adopt/service.ts'
 export type { EncryptionOptions } from './codec.ts'
+export { encryptedCheckpointTables } from './encrypted-tables.ts'
 export { type SaverOptions, ThreadbaseSaver } from './saver.ts'
 export { listStateUsers, type PruneOptions, type Removed, type StateThread } from './upkeep/service.ts'
 

@@ -10,6 +10,7 @@ import type { CliContext } from './context.ts'
 import { dbCommand } from './db.ts'
 import { exportCommand } from './export.ts'
 import { importCommand } from './import.ts'
+import { keysCommand } from './keys.ts'
 import { createLog } from './log.ts'
 import { serveCommand } from './serve.ts'
 import { usersCommand } from './users.ts'
@@ -65,6 +66,7 @@ export function createProgram(streams: CliStreams): { program: Command; exitCode
     .addCommand(exportCommand(cli))
     .addCommand(checkpointsCommand(cli))
     .addCommand(blobsCommand(cli))
+    .addCommand(keysCommand(cli))
   inherit(program)
   return { program, exitCode: () => exitCode }
 }

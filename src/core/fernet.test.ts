@@ -1,7 +1,7 @@
-import { execFileSync, spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { hasPython, python } from '../../test/python.ts'
 import { createFernet, FernetError, seal } from './fernet.ts'
 import { type Key, readKey, writeKey } from './key-ring.ts'
 
@@ -100,25 +100,7 @@ describe('Fernet', () => {
   })
 })
 
-const python3 = ['/usr/bin/python3', 'python3'].find(
-  (path) => spawnSync(path, ['-c', 'import cryptography.fernet']).status === 0,
-)
-if (python3 === undefined) {
-  const reason = 'no python3 with cryptography: install the package python3-cryptography'
-  if (process.env.THREADBASE_TEST_REQUIRE === 'all')
-    throw new Error(`Fernet and Python cannot run: ${reason}`)
-  console.warn(`\n*** Fernet and Python is SKIPPED: ${reason} ***\n`)
-}
-
-describe.skipIf(python3 === undefined)('Fernet and Python’s cryptography', () => {
-  const python = (code: string, ...args: string[]) =>
-    execFileSync(
-      python3 ?? '',
-      ['-c', `import sys\nfrom cryptography.fernet import Fernet\n${code}`, ...args],
-      {
-        encoding: 'utf8',
-      },
-    ).trim()
+describe.skipIf(!hasPython)('Fernet and Python’s cryptography', () => {
   const texts = ['', 'sk-proj-abc', 'grün \u{1f600}', 'x'.repeat(10_000)]
 
   test.each(texts)('each reads what the other wrote, %#', (text) => {

@@ -1,5 +1,5 @@
 import { createCipheriv, createDecipheriv, createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
-import type { Key } from './key-ring.ts'
+import type { Key, KeyRing } from './key-ring.ts'
 
 /**
  * Fernet tokens (github.com/fernet/spec, version 0x80), as Python's `cryptography` writes and reads them: AES-128-CBC
@@ -34,7 +34,7 @@ const MAX_SKEW_S = 60
 const BASE64URL = /^[\w-]+={0,2}$/
 
 /** The first key of the ring encrypts, any of them decrypts. */
-export function createFernet(ring: readonly [Key, ...Key[]]): Fernet {
+export function createFernet(ring: KeyRing): Fernet {
   return {
     encrypt: (plain, now = Math.floor(Date.now() / 1_000)) =>
       seal(ring[0], plain, now, randomBytes(IV_BYTES)),

@@ -6,6 +6,7 @@ const INSTANT = '^\\d{4}-\\d\\d-\\d\\d[Tt ]\\d\\d:\\d\\d:\\d\\d(\\.\\d{1,9})?([Z
 export const USERNAME = '^[^@\\s\\u0000-\\u001f\\u007f\\ud800-\\udfff]{1,255}$'
 export const EMAIL =
   '^[^@\\s\\u0000-\\u001f\\u007f\\ud800-\\udfff]{1,64}@[^@\\s\\u0000-\\u001f\\u007f\\ud800-\\udfff]{1,190}$'
+export const PROVIDER = '^[a-z0-9][a-z0-9._-]{0,62}$'
 export const KEY_SCOPE = '^(read|write|admin|ingest|flow:[A-Za-z0-9._-]{1,100})$'
 
 /** What a pattern asks for, in words: a regular expression is no error message. */
@@ -15,6 +16,10 @@ export const PATTERN_MEANINGS: ReadonlyMap<string, string> = new Map([
   [USERNAME, 'must be 1 to 255 characters without spaces and @'],
   [EMAIL, 'must be an email address'],
   [KEY_SCOPE, 'must be read, write, admin, ingest or flow:<id>'],
+  [
+    PROVIDER,
+    'must be 1 to 63 lower-case letters, digits, dots, hyphens and underscores, beginning with a letter or digit',
+  ],
   [INSTANT, 'must be an RFC 3339 time such as 2026-01-31T12:00:00Z'],
 ])
 

@@ -56,8 +56,8 @@ export type DriverOptions = {
 
 const MAX_PREPARED = 500
 
-/** What may take as long as it needs, waiting for another process's migration included. */
-const isMigration = (query: CompiledQuery): boolean => /^(migrate|drift)\./.test(queryName(query.sql))
+/** What may take as long as it needs: migrations, waiting for that of another process included, and a change of keys. */
+const isMigration = (query: CompiledQuery): boolean => /^(migrate|drift|keys)\./.test(queryName(query.sql))
 
 /** The name in a statement's first comment (`/* messages.list *\/`), else its first word. */
 export function queryName(text: string): string {

@@ -153,6 +153,8 @@ for (const engine of engines) {
         const { store } = opened.tb.forUser(scope.userId)
         await store.put(['notes'], 'k', { text: 'x' })
         expect(await store.search(['notes'], { query: 'x' })).toHaveLength(1)
+        await opened.tb.credentials.apiKeys.put(scope, actor, 'openai', { apiKey: 'sk' })
+        await opened.tb.variables.create(scope, actor, { name: 'n', value: 'v', defaultFields: ['f'] })
         for (const name of await tables(database)) {
           const { rows } = await sql`select 1 from ${sql.table(name)} limit 1`.execute(database.db)
           expect(rows, name).toHaveLength(1)

@@ -225,6 +225,27 @@ export type UploadsTable = {
   created_at: Timestamp
 }
 
+export type UserApiKeysTable = {
+  user_id: string
+  provider: string
+  token: string
+  key_id: string | null
+  created_at: Timestamp
+  updated_at: Timestamp
+}
+
+export type VariablesTable = {
+  user_id: string
+  id: Generated<string>
+  name: string
+  type: string
+  token: string
+  key_id: string | null
+  default_fields: Generated<string[]>
+  created_at: Timestamp
+  updated_at: Timestamp
+}
+
 export type RevisionsTable = {
   revision: string
   name: string
@@ -250,6 +271,8 @@ export type Schema = {
   artifacts: ArtifactsTable
   files: FilesTable
   uploads: UploadsTable
+  user_api_keys: UserApiKeysTable
+  variables: VariablesTable
   schema_revisions: RevisionsTable
 }
 
@@ -282,6 +305,8 @@ export const SCHEMA_OBJECTS: ReadonlySet<string> = new Set([
   'artifacts',
   'files',
   'uploads',
+  'user_api_keys',
+  'variables',
   'schema_revisions',
   'append_messages',
 ])
@@ -312,5 +337,7 @@ export const t = {
   artifacts: sql.table('artifacts'),
   files: sql.table('files'),
   uploads: sql.table('uploads'),
+  userApiKeys: sql.table('user_api_keys'),
+  variables: sql.table('variables'),
   appendMessages: sql.table('append_messages'),
 }

@@ -13,6 +13,9 @@ import { configRoutes } from '../configs/routes.ts'
 import type { ConfigService } from '../configs/service.ts'
 import { newId } from '../core/ids.ts'
 import type { TrustProxy } from '../core/network.ts'
+import { providerKeyRoutes } from '../credentials/api-keys/routes.ts'
+import type { CredentialService, VariableService } from '../credentials/service.ts'
+import { variableRoutes } from '../credentials/variables/routes.ts'
 import type { Database } from '../db/database.ts'
 import { keyRoutes } from '../identity/keys/routes.ts'
 import type { AuthSettings, IdentityService } from '../identity/service.ts'
@@ -56,6 +59,8 @@ export type AppServices = {
   artifacts: ArtifactService
   files: FileService
   blobs: Blobs
+  credentials: CredentialService
+  variables: VariableService
   identity: IdentityService
   audit: AuditService
   limiter: Limiter
@@ -152,6 +157,8 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   await artifactRoutes(app, services.artifacts, uploadLimit)
   await fileRoutes(app, services.files, uploadLimit)
   keyRoutes(app, identity.keys)
+  providerKeyRoutes(app, services.credentials.apiKeys)
+  variableRoutes(app, services.variables)
   mirror.end()
   await blobUrlRoutes(app, services.blobs, uploadLimit)
   userRoutes(app, identity.users, services.audit)

@@ -8,6 +8,7 @@ import {
   type Headers,
   newAccount,
   newRows,
+  PROVIDER,
   unsignedTokenOf,
 } from '../../test/accounts.ts'
 import { type Answer, type Api, describeApi, type Json } from '../../test/http.ts'
@@ -44,7 +45,7 @@ function learn(ids: KnownIds, { operationId }: Json, { status, body }: Answer): 
   if (operationId === 'appendMessages')
     ids.message.push(...[body.items ?? body].flat().map(({ id }: { id: string }) => id))
   else if (operationId === 'createUser' || operationId === 'registerUser') ids.user.push(body.id)
-  else ids.id.push(body.id)
+  else if (operationId !== 'putProviderKey') ids.id.push(body.id)
 }
 
 async function firstIds(api: Api, headers: Headers = {}): Promise<KnownIds> {
@@ -56,7 +57,7 @@ async function firstIds(api: Api, headers: Headers = {}): Promise<KnownIds> {
     { role: 'user', content: 'x' },
     headers,
   )
-  return { id, message: [first.body.id], user: ['nobody'] }
+  return { id, message: [first.body.id], user: ['nobody'], provider: ['openai', 'anthropic'] }
 }
 
 const errorsOf = ({ logged }: Api) => logged.filter(({ level }) => level >= 50)
@@ -197,9 +198,15 @@ async function openCallers(api: Api) {
       },
       /** Ids that belong together, and to the caller `user`. A change of users is about others, lest that one be locked out. */
       idsFor: ({ method, url }: FuzzRequest, { user: others }: KnownIds): KnownIds => {
-        const isKey = url({ id: ['-'], message: ['-'], user: ['-'] }).includes('/api-keys/')
+        const path = url({ id: ['-'], message: ['-'], user: ['-'], provider: ['-'] })
+        const kinds = [
+          ['/api-keys/', rows.key],
+          ['/variables/', rows.variable],
+        ] as const
+        const [, id] = kinds.find(([part]) => path.includes(part)) ?? ['', rows.thread]
         return {
-          id: [isKey ? rows.key : rows.thread],
+          id: [id],
+          provider: [PROVIDER],
           message: [rows.message],
           user: method === 'GET' ? [user.id] : others,
         }

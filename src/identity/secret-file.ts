@@ -17,14 +17,15 @@ const RANDOM: SecretForm = {
  * @throws invalid_input for a file that holds none
  */
 export async function readOrMakeSecret(file: string, form: SecretForm = RANDOM): Promise<string> {
-  const secret = (await readIfThere(file)) ?? (await make(file, form.create()))
+  const secret = (await readSecret(file)) ?? (await make(file, form.create()))
   if (form.isSecret(secret)) return secret
   throw new ThreadbaseError('invalid_input', `${file} does not hold a secret: remove it to get a new one`, {
     file,
   })
 }
 
-async function readIfThere(file: string): Promise<string | undefined> {
+/** What the file holds; undefined when there is none. It makes none. */
+export async function readSecret(file: string): Promise<string | undefined> {
   try {
     return (await readFile(file, 'utf8')).trim()
   } catch (error) {
@@ -43,7 +44,7 @@ async function make(file: string, secret: string): Promise<string> {
     return secret
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
-    return (await readIfThere(file)) ?? ''
+    return (await readSecret(file)) ?? ''
   } finally {
     await rm(partial)
   }

@@ -21,7 +21,7 @@ import { createUserService, type Standing, type UserService } from './users/serv
 
 export { actorOf } from './actor.ts'
 export { addressGroup } from './addresses.ts'
-export { readOrMakeSecret } from './secret-file.ts'
+export { readOrMakeSecret, readSecret } from './secret-file.ts'
 export type { AuthMode, AuthSettings } from './settings.ts'
 export { normalizeLogin } from './users/service.ts'
 
