@@ -2,7 +2,7 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { bearer, type Headers, newRows } from './accounts.ts'
+import { bearer, type Headers, newBytes, newRows } from './accounts.ts'
 import { type Engine, engines, TEST_AUTH } from './harness.ts'
 import { type Api, describeApi, openApi, refusal } from './http.ts'
 import { dial } from './raw-http.ts'
@@ -262,6 +262,7 @@ async function localTarget({ opened: { tb } }: Api): Promise<Target> {
   const { id: thread } = await tb.threads.create(scope, { id: crypto.randomUUID(), title: 'mine' })
   const [message] = await tb.messages.append(scope, thread, [{ role: 'user', content: 'x' }])
   const account = { id: 'local', username: 'local', password: 'none', tokens: { refreshToken: 'none' } }
-  const rows = { thread, title: 'mine', message: String(message?.id), key: crypto.randomUUID() }
+  const bytes = await newBytes(tb, 'local', thread, 'mine')
+  const rows = { thread, title: 'mine', message: String(message?.id), key: crypto.randomUUID(), ...bytes }
   return { account: account as unknown as Target['account'], rows }
 }
