@@ -152,10 +152,13 @@ function typeOf(schema: JsonSchema): string {
 }
 
 /** Where the functions of each service are. */
-const SERVICES = {
+const SERVICES: Record<string, string | string[]> = {
   'tb.threads': 'threads/service.ts',
   'tb.messages': 'messages/service.ts',
   'tb.configs': 'configs/service.ts',
+  'tb.artifacts': ['artifacts/service.ts', 'artifacts/bytes/readers.ts'],
+  'tb.files': ['artifacts/files/service.ts', 'artifacts/bytes/readers.ts'],
+  'tb.upkeep': 'artifacts/upkeep/service.ts',
   'tb.transfer': 'transfer/service.ts',
   'tb.identity.users': 'identity/users/service.ts',
   'tb.identity.signIn': 'identity/sign-in.ts',
@@ -178,6 +181,17 @@ const SHAPES: (string | [file: string, ...names: string[]])[] = [
   'threads/schema.ts',
   'messages/schema.ts',
   'configs/schema.ts',
+  'artifacts/schema.ts',
+  ['artifacts/bytes/readers.ts', 'PresignOptions'],
+  ['blobs/blobs.ts', 'ReadOptions'],
+  [
+    'artifacts/upkeep/service.ts',
+    'CollectOptions',
+    'CollectReport',
+    'VerifyOptions',
+    'VerifyReport',
+    'BlobProblem',
+  ],
   'transfer/schema.ts',
   'identity/schema.ts',
   'identity/service.ts',
@@ -197,7 +211,14 @@ const FUNCTION =
   /\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\n( {2,4})(?:async )?(?:function )?(\w+)(: )?(\([\s\S]*?)(?: =>| \{\n)/g
 
 /** Those with a docstring, but for the factory's helpers and what is marked as internal. */
-function describeService(name: string, file: string): string {
+function describeService(name: string, files: string | string[]): string {
+  return `## ${name}\n\n${[files]
+    .flat()
+    .map((file) => describeFunctions(name, file))
+    .join('\n')}`
+}
+
+function describeFunctions(name: string, file: string): string {
   const text = readFileSync(`${src}${file}`, 'utf8')
   const isReturned = (indent: string, member: string) =>
     indent.length === 4 || new RegExp(`^ {4}${member},$`, 'm').test(text)
@@ -207,7 +228,7 @@ function describeService(name: string, file: string): string {
     )
     .map(([, doc = '', , member = '', , signature = '']) => describeMember(name, member, signature, doc))
   if (members.length === 0) throw new Error(`found no function in ${file}`)
-  return `## ${name}\n\n${members.join('\n')}`
+  return members.join('\n')
 }
 
 // a docstring right before a method of a class that others may call

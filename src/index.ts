@@ -9,8 +9,36 @@ export function openThreadbase(options: ThreadbaseOptions = {}): Promise<Threadb
   return open({ env: process.env, ...options })
 }
 
+export type {
+  Artifact,
+  ArtifactQuery,
+  FilePatch,
+  FileQuery,
+  IngestedObject,
+  NewArtifact,
+  NewArtifactUpload,
+  NewFile,
+  NewFileUpload,
+  PendingUpload,
+  StoredBytes,
+  StoredHead,
+  UserFile,
+} from './artifacts/schema.ts'
+export type {
+  ArtifactService,
+  BlobProblem,
+  BlobUpkeep,
+  ByteSource,
+  CollectOptions,
+  CollectReport,
+  FileService,
+  PresignOptions,
+  VerifyOptions,
+  VerifyReport,
+} from './artifacts/service.ts'
 export type { Actor, AuditAction, AuditEntry, AuditQuery } from './audit/schema.ts'
 export type { AuditService } from './audit/service.ts'
+export type { Blobs, ReadOptions } from './blobs/blobs.ts'
 export type { Bus } from './bus/bus.ts'
 export type { Cache } from './cache/cache.ts'
 export type { Limiter } from './cache/limiter.ts'

@@ -2,7 +2,7 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { bearer, type Headers, newRows, PROVIDER } from './accounts.ts'
+import { bearer, type Headers, newBytes, newRows, PROVIDER } from './accounts.ts'
 import { type Engine, engines, TEST_AUTH } from './harness.ts'
 import { type Api, describeApi, openApi, refusal } from './http.ts'
 import { dial } from './raw-http.ts'
@@ -262,11 +262,12 @@ async function localTarget({ opened: { tb } }: Api): Promise<Target> {
   const { id: thread } = await tb.threads.create(scope, { id: crypto.randomUUID(), title: 'mine' })
   const [message] = await tb.messages.append(scope, thread, [{ role: 'user', content: 'x' }])
   const account = { id: 'local', username: 'local', password: 'none', tokens: { refreshToken: 'none' } }
+  const bytes = await newBytes(tb, 'local', thread, 'mine')
   const by = { userId: 'local', via: 'single-user' } as const
   await tb.credentials.apiKeys.put(scope, by, PROVIDER, { apiKey: 'mine' })
   const named = { name: `n ${crypto.randomUUID()}`, value: 'mine' }
   const { id: variable } = await tb.variables.create(scope, by, named)
   const ids = { thread, message: String(message?.id), key: crypto.randomUUID(), variable }
-  const rows = { ...ids, title: 'mine' }
+  const rows = { ...ids, ...bytes, title: 'mine' }
   return { account: account as unknown as Target['account'], rows }
 }

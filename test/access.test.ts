@@ -178,7 +178,7 @@ describeApi(
         (name) => name.includes('{id}') && name.startsWith('GET /api/'),
       )) {
         const answer = await callRoute(api, name, target, chief.headers)
-        expect(answer.status, name).toBe(name.includes('/admin/') ? 200 : 404)
+        expect(answer.status, name).toBe(name.includes('/admin/') ? routeOf(name).ok : 404)
       }
       const log = await api.call(
         'GET',
@@ -187,7 +187,8 @@ describeApi(
         chief.headers,
       )
       const read = log.body.items.filter(({ user_id }: Json) => user_id === target.account.id)
-      const { thread, message, key } = target.rows
+      const { thread, message, key, artifact, file } = target.rows
+      const withBytes = (path: string) => ['', '/head', '/download', '/content'].map((part) => path + part)
       const paths = read.map((entry: Json) => entry.target)
       expect(paths.sort()).toEqual(
         [
@@ -195,6 +196,9 @@ describeApi(
           `threads/${thread}/messages`,
           `threads/${thread}/messages/${message}`,
           `threads/${thread}/config`,
+          `threads/${thread}/artifacts`,
+          ...withBytes(`artifacts/${artifact}`),
+          ...withBytes(`files/${file}`),
           `api-keys/${key}`,
         ].sort(),
       )

@@ -5,6 +5,7 @@ import { createTokenSigner } from '../src/identity/tokens.ts'
 import type { Threadbase } from '../src/threadbase.ts'
 import { TEST_AUTH, type TestDatabase } from './harness.ts'
 import type { Api } from './http.ts'
+import { announce, putUpload } from './uploads.ts'
 
 /** Mode `accounts` in which nothing is refused for being tried too often. */
 export const ACCOUNTS: AuthSettings = {
@@ -45,23 +46,14 @@ export async function newAccount(tb: Threadbase, { isSuperuser = false } = {}) {
   }
 }
 
-export type Rows = {
-  thread: string
-  title: string
-  message: string
-  key: string
-  variable: string
-}
+export type Rows = { thread: string; title: string; message: string; key: string; variable: string } & Bytes
 
 /**
- * A thread with a message and a config, an API key that is never used, a key for a provider and a variable. `marker` is
- * in every text.
+ * A thread with a message, a config and an artifact, a file, an API key that is never used, a key for a provider and a
+ * variable. `marker` is in every text.
  */
-export async function newRows(
-  { threads, messages, configs, identity, credentials, variables }: Threadbase,
-  userId: string,
-  marker: string,
-) {
+export async function newRows(tb: Threadbase, userId: string, marker: string) {
+  const { threads, messages, configs, identity, credentials, variables } = tb
   const scope = { userId }
   const title = `title ${marker}`
   const { id: thread } = await threads.create(scope, { id: randomUUID(), title })
@@ -72,7 +64,42 @@ export async function newRows(
   const named = { name: `variable ${randomUUID()} ${marker}`, value: `value ${marker}` }
   const { id: variable } = await variables.create(scope, BY, { ...named, type: 'generic' })
   const ids = { thread, message: String(message?.id), key: apiKey.id, variable }
-  return { ...ids, title } satisfies Rows
+  const bytes = await newBytes(tb, userId, thread, marker)
+  return { ...ids, ...bytes, title } satisfies Rows
+}
+
+export type Bytes = Awaited<ReturnType<typeof newBytes>>
+
+/** An artifact and a file, and uploads: one of each that waits for its completion, and one that waits for its bytes. */
+export async function newBytes(
+  { artifacts, files, blobs }: Threadbase,
+  userId: string,
+  thread: string,
+  marker: string,
+) {
+  const scope = { userId }
+  const content = `bytes ${marker} ${randomUUID()}`
+  const facts = announce(content)
+  const named = { filename: `name ${marker}`, meta: { marker } }
+  const artifact = await artifacts.create(scope, thread, content, named)
+  const file = await files.create(scope, content, named)
+  const ofArtifact = await artifacts.startUpload(scope, thread, { ...named, ...facts })
+  const ofFile = await files.startUpload(scope, { ...named, ...facts })
+  for (const upload of [ofArtifact, ofFile]) await putUpload(blobs, upload, content)
+  const open = await files.startUpload(scope, { ...named, ...facts })
+  return {
+    content,
+    ...facts,
+    artifact: artifact.id,
+    file: file.id,
+    /** Where the bytes are in the storage. */
+    object: blobs.locate(artifact.sha256).key,
+    artifactUpload: ofArtifact.token,
+    fileUpload: ofFile.token,
+    /** Paths of this server that were presigned. */
+    getUrl: new URL(await artifacts.presign(scope, artifact.id), 'http://localhost'),
+    putUrl: new URL(open.url, 'http://localhost'),
+  }
 }
 
 /** Everything that is stored of a user, but for when keys were used. */
@@ -83,8 +110,10 @@ export async function everythingOf({ database, tb }: TestDatabase, userId: strin
     threads.map(async ({ id }) => ({
       messages: (await tb.messages.list(scope, id)).items,
       config: await tb.configs.get(scope, id),
+      artifacts: (await tb.artifacts.list(scope, id)).items,
     })),
   )
+  const files = (await tb.files.list(scope)).items
   const keys = (await tb.identity.keys.list(scope, { includeRevoked: true })).items
   const sessions =
     await sql`select * from ${sql.table(`${database.schema}.sessions`)} where user_id = ${userId}
@@ -96,6 +125,7 @@ export async function everythingOf({ database, tb }: TestDatabase, userId: strin
     user,
     threads,
     rows,
+    files,
     keys: keys.map(({ lastUsedAt: _, totalUses: __, ...key }) => key),
     sessions: sessions.rows,
     providerKeys,

@@ -176,7 +176,10 @@ export function openServices(
     store,
     keys,
     uploadLimitBytes = 5_000_000_000,
-  }: Pick<OpenOptions, 'defaults' | 'auth' | 'ports' | 'checkpoints' | 'store' | 'uploadLimitBytes'> = {},
+  }: Pick<
+    OpenOptions,
+    'defaults' | 'auth' | 'ports' | 'checkpoints' | 'store' | 'uploadLimitBytes' | 'keys'
+  > = {},
   log: Logger = silentLog,
 ): Promise<Threadbase> {
   const settings = {

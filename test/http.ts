@@ -77,7 +77,9 @@ export async function openApi(engine: Engine, options: ApiOptions = {}): Promise
       payload: typeof body === 'string' || Buffer.isBuffer(body) ? body : JSON.stringify(body),
       headers: { ...json, ...headers },
     })
-    const isJson = String(answer.headers['content-type']).startsWith('application/json')
+    // stored bytes are what somebody says that they are
+    const isStored = answer.headers['accept-ranges'] === 'bytes'
+    const isJson = !isStored && String(answer.headers['content-type']).startsWith('application/json')
     const result: Answer = {
       status: answer.statusCode,
       headers: answer.headers as Answer['headers'],

@@ -3,12 +3,25 @@ import { Readable } from 'node:stream'
 import { uuid6 } from '@langchain/langgraph-checkpoint'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Threadbase } from '../src/threadbase.ts'
+import { newBytes } from './accounts.ts'
 import { engines, type TestDatabase } from './harness.ts'
+import { announce } from './uploads.ts'
 
 const A = { userId: 'alice' }
 const B = { userId: 'bob' }
 
-type Ids = { thread: string; message: string; key: string; session: string; variable: string }
+type Ids = {
+  thread: string
+  message: string
+  key: string
+  session: string
+  variable: string
+  artifact: string
+  file: string
+  artifactUpload: string
+  fileUpload: string
+  object: string
+}
 type Call = (tb: Threadbase, ids: Ids) => Promise<unknown>
 const NOT_FOUND = Symbol('not_found')
 
@@ -207,6 +220,48 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
     // of the installation: it removes what nobody can read
     sweepExpired: [(tb) => tb.store.sweepExpired(), 0],
   },
+  artifacts: {
+    create: [
+      (tb, { thread }) =>
+        // nothing of the bytes is taken in
+        tb.artifacts.create(B, thread, unread()),
+      NOT_FOUND,
+    ],
+    startUpload: [(tb, { thread }) => tb.artifacts.startUpload(B, thread, announce('x')), NOT_FOUND],
+    completeUpload: [
+      (tb, { thread, artifactUpload }) => tb.artifacts.completeUpload(B, thread, artifactUpload),
+      NOT_FOUND,
+    ],
+    ingest: [(tb, { thread, object }) => tb.artifacts.ingest(B, thread, { s3Key: object }), NOT_FOUND],
+    list: [(tb, { thread }) => tb.artifacts.list(B, thread), NOT_FOUND],
+    findArtifact: [(tb, { artifact }) => tb.artifacts.findArtifact(B, artifact), undefined],
+    getArtifact: [(tb, { artifact }) => tb.artifacts.getArtifact(B, artifact), NOT_FOUND],
+    head: [(tb, { artifact }) => tb.artifacts.head(B, artifact), NOT_FOUND],
+    presign: [(tb, { artifact }) => tb.artifacts.presign(B, artifact), NOT_FOUND],
+    read: [(tb, { artifact }) => tb.artifacts.read(B, artifact), NOT_FOUND],
+    delete: [(tb, { artifact }) => tb.artifacts.delete(B, artifact), false],
+  },
+  files: {
+    // the name is free in B's own world
+    create: [
+      async (tb) => {
+        const { id, name } = await tb.files.create(B, 'of bob', { filename: 'of alice' })
+        await tb.files.delete(B, id)
+        return name
+      },
+      'of alice',
+    ],
+    startUpload: [async (tb) => (await tb.files.startUpload(B, announce('x'))).method, 'PUT'],
+    completeUpload: [(tb, { fileUpload }) => tb.files.completeUpload(B, fileUpload), NOT_FOUND],
+    list: [(tb) => tb.files.list(B), { items: [] }],
+    findFile: [(tb, { file }) => tb.files.findFile(B, file), undefined],
+    getFile: [(tb, { file }) => tb.files.getFile(B, file), NOT_FOUND],
+    head: [(tb, { file }) => tb.files.head(B, file), NOT_FOUND],
+    presign: [(tb, { file }) => tb.files.presign(B, file), NOT_FOUND],
+    read: [(tb, { file }) => tb.files.read(B, file), NOT_FOUND],
+    update: [(tb, { file }) => tb.files.update(B, file, { name: 'stolen' }), NOT_FOUND],
+    delete: [(tb, { file }) => tb.files.delete(B, file), false],
+  },
   configs: {
     // of the installation: there is nothing of a user in it
     defaults: [async (tb) => tb.configs.defaults().model, null],
@@ -214,6 +269,10 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
     put: [(tb, { thread }) => tb.configs.put(B, thread, { model: 'stolen' }), NOT_FOUND],
     patch: [(tb, { thread }) => tb.configs.patch(B, thread, { model: 'stolen' }), NOT_FOUND],
   },
+}
+
+async function* unread(): AsyncGenerator<Uint8Array> {
+  yield await Promise.reject(new Error('was read'))
 }
 
 async function collectAll<T>(items: AsyncIterable<T>): Promise<T[]> {
@@ -267,10 +326,12 @@ const OPERATORS = [
   'identity.close',
   'audit.list',
   'audit.record',
+  'upkeep.collect',
+  'upkeep.verify',
 ]
 
 /** What is on a Threadbase and no service. */
-const NO_SERVICES = new Set(['database', 'cache', 'bus', 'limiter', 'close', 'forUser'])
+const NO_SERVICES = new Set(['database', 'blobs', 'cache', 'bus', 'limiter', 'close', 'forUser'])
 
 /** Services that are instances of a class. */
 const CLASSES = new Set(['checkpointer', 'store'])
@@ -331,7 +392,8 @@ for (const engine of engines) {
       hers = key
       await tb.credentials.apiKeys.put(A, BY_A, 'openai', { apiKey: 'secret of alice' })
       const { id: variable } = await tb.variables.create(A, BY_A, { name: 'NAME', value: 'secret' })
-      ids = { thread, message: message?.id as string, key: apiKey.id, session, variable }
+      const bytes = await newBytes(tb, A.userId, thread, 'of alice')
+      ids = { thread, message: message?.id as string, key: apiKey.id, session, variable, ...bytes }
     })
     afterAll(() => opened?.close())
 
@@ -339,6 +401,8 @@ for (const engine of engines) {
       threads: await tb.threads.list(A, { includeArchived: true }),
       messages: await tb.messages.list(A, ids.thread),
       config: await tb.configs.get(A, ids.thread),
+      artifacts: await tb.artifacts.list(A, ids.thread),
+      files: await tb.files.list(A),
       states: await collectAll(tb.checkpointer.list(stateOf(A, ids.thread))),
       notes: await tb.store.search([], A),
       key: await tb.identity.ofKey(hers),
@@ -409,6 +473,8 @@ for (const engine of engines) {
         await expect(tb.configs.get(scope, ids.thread)).rejects.toMatchObject({ code: 'invalid_input' })
         await expect(tb.variables.resolve(scope, 'NAME')).rejects.toMatchObject({ code: 'invalid_input' })
         await expect(tb.credentials.apiKeys.list(scope)).rejects.toMatchObject({ code: 'invalid_input' })
+        await expect(tb.artifacts.list(scope, ids.thread)).rejects.toMatchObject({ code: 'invalid_input' })
+        await expect(tb.files.create(scope, 'x')).rejects.toMatchObject({ code: 'invalid_input' })
       }
     })
   })

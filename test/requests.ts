@@ -7,14 +7,14 @@ import type { Json } from './http.ts'
 export type FuzzRequest = {
   operation: Json
   method: string
-  /** With `{id}`, `{message}`, `{user}` and `{provider}` filled in, from the ids given at the time of the request. */
+  /** With `{id}` and the like filled in, from the ids given at the time of the request. */
   url: (ids: KnownIds) => string
   body: string | undefined
   headers: Record<string, string>
 }
 
-/** Of threads, API keys and variables, of messages, and of users; names of providers. */
-export type KnownIds = { id: string[]; message: string[]; user: string[]; provider: string[] }
+/** Of threads, artifacts, variables and API keys, of messages, of users, of uploads; names of providers, hashes of bytes and names of places for them. */
+export type KnownIds = Record<'id' | 'message' | 'user' | 'provider' | 'token' | 'sha256' | 'name', string[]>
 
 const METHODS = ['get', 'put', 'post', 'patch', 'delete']
 
@@ -28,23 +28,72 @@ export function anyRequest(document: Json): fc.Arbitrary<FuzzRequest> {
 
 function requestOf(path: string, method: string, operation: Json): fc.Arbitrary<FuzzRequest> {
   const inQuery = (operation.parameters ?? []).filter((parameter: Json) => parameter.in === 'query')
-  const schema = operation.requestBody?.content['application/json'].schema
+  const { content } = operation.requestBody ?? {}
   return fc
     .record({
-      ids: fc.record({ id: anyId, message: anyId, user: anyId, provider: anyId }),
+      ids: fc.record({
+        id: anyId,
+        message: anyId,
+        user: anyId,
+        provider: anyId,
+        token: anyId,
+        sha256: anyId,
+        name: anyId,
+      }),
       query: anyQuery(inQuery),
-      body: schema === undefined ? fc.constant(undefined) : anyBody(schema),
+      sent: content === undefined ? fc.constant({ body: undefined, type: undefined }) : anyContent(content),
       headers: rarely(anyHeaders, {}),
     })
-    .map(({ ids, query, body, headers }) => ({
+    .map(({ ids, query, sent: { body, type }, headers }) => ({
       operation,
       method: method.toUpperCase(),
       url: (known) =>
         path.replace(/\{(\w+)\}/g, (_, name: keyof KnownIds) => ids[name](known[name])) +
         (query === '' ? '' : `?${query}`),
       body,
-      headers: { ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers },
+      headers: { ...(body === undefined ? {} : { 'content-type': type }), ...headers },
     }))
+}
+
+type Sent = { body: string | undefined; type: string }
+
+/** JSON where the operation takes it, else bytes: as they are, or in a form. */
+function anyContent(content: Record<string, { schema: Json }>): fc.Arbitrary<Sent> {
+  const json = content['application/json']?.schema
+  if (json !== undefined) return anyBody(json).map((body) => ({ body, type: 'application/json' }))
+  const types = fc.constantFrom('application/octet-stream', 'text/html', 'application/json', 'image/png')
+  const raw = fc.record({ body: fc.oneof(anyText, fc.constantFrom('', '{"a":1}', '<svg/>')), type: types })
+  const form = content['multipart/form-data']?.schema
+  return form === undefined ? raw : fc.oneof(raw, anyForm(form))
+}
+
+const BOUNDARY = 'a-boundary'
+
+/** A form with the parts of the schema, sometimes with odd values in them or cut short. */
+function anyForm({ properties }: Json): fc.Arbitrary<Sent> {
+  const fields = Object.keys(properties).filter((name) => name !== 'file')
+  const value = fc.oneof(fc.constantFrom('{"a":1}', 'true', '3', 'a.html'), oddText)
+  const field = fc.tuple(fc.constantFrom(...fields, '__proto__', 'other'), value)
+  const file = fc.tuple(fc.constantFrom('filename="a.csv"', 'filename="../\u202e"', 'x=y'), anyText)
+  const parts = fc.record({
+    before: fc.array(field, { maxLength: 2 }),
+    files: fc
+      .array(file, { minLength: 1, maxLength: 1 })
+      .chain((one) => rarely(fc.constantFrom([], [...one, ...one]), one)),
+    behind: fc.array(field, { maxLength: 2 }),
+    cut: rarely(fc.nat({ max: 60 }), 0),
+  })
+  const part = (head: string, body: string) =>
+    `--${BOUNDARY}\r\ncontent-disposition: form-data; ${head}\r\n\r\n${body}\r\n`
+  return parts.map(({ before, files, behind, cut }) => {
+    const texts = (list: [string, string][]) => list.map(([name, text]) => part(`name="${name}"`, text))
+    const bytes = files.map(([name, text]) => part(`name="file"; ${name}`, text))
+    const whole = [...texts(before), ...bytes, ...texts(behind), `--${BOUNDARY}--\r\n`].join('')
+    return {
+      body: whole.slice(0, whole.length - cut),
+      type: `multipart/form-data; boundary=${BOUNDARY}`,
+    }
+  })
 }
 
 const rarely = <T>(arbitrary: fc.Arbitrary<T>, usual: T) =>
@@ -184,6 +233,7 @@ function textOf({ pattern = '', minLength = 0, maxLength = 20 }: Json): fc.Arbit
     const range = { min: new Date('0001-01-02'), max: new Date('9999-12-30'), noInvalidDate: true }
     return fc.date(range).map((date) => date.toISOString())
   }
+  if (pattern === '^[0-9a-f]{64}$') return fc.constantFrom('a'.repeat(64), 'b'.repeat(64))
   if (pattern === USERNAME) return fc.oneof(names, fc.stringMatching(new RegExp(USERNAME, 'u')), oddNames)
   if (pattern === EMAIL)
     return fc

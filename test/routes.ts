@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Access } from '../src/core/http-shapes.ts'
 import { type Account, newAccount, newRows, PROVIDER, type Rows } from './accounts.ts'
 import type { Api, Json } from './http.ts'
+import { announce } from './uploads.ts'
 
 /** Whose rows a call is about. */
 export type Target = { account: Account; rows: Rows }
@@ -16,7 +17,7 @@ export type Route = {
   body?: (target: Target) => unknown
 }
 
-type More = Pick<Route, 'query' | 'body'> & { stranger?: number }
+type More = Pick<Route, 'query' | 'body'> & { ok?: number; stranger?: number }
 
 const anyone = (ok: number, more: More = {}): Route => ({ access: 'public', ok, stranger: ok, ...more })
 const reads = (more: More = {}): Route => ({ access: 'read', ok: 200, stranger: 404, ...more })
@@ -76,6 +77,37 @@ export const ROUTES: Record<string, Route> = {
   'PUT /api/threads/{id}/config': writes(200, give({ model: 'changed' })),
   'PATCH /api/threads/{id}/config': writes(200, give({ temperature: 1 })),
   'GET /api/export': reads({ query: ({ rows }) => `thread_id=${rows.thread}` }),
+  'POST /api/threads/{id}/artifacts': writes(201, give('bytes')),
+  'GET /api/threads/{id}/artifacts': reads(),
+  'POST /api/threads/{id}/artifacts/uploads': writes(201, give(announce('bytes'))),
+  'POST /api/threads/{id}/artifacts/uploads/{token}/complete': writes(201),
+  'POST /api/threads/{id}/artifacts/ingest': {
+    access: 'ingest',
+    ok: 201,
+    stranger: 404,
+    body: ({ rows }) => ({ s3_key: rows.object }),
+  },
+  'GET /api/artifacts/{id}': reads(),
+  'GET /api/artifacts/{id}/head': reads(),
+  'GET /api/artifacts/{id}/download': reads({ ok: 307 }),
+  'GET /api/artifacts/{id}/content': reads(),
+  'DELETE /api/artifacts/{id}': writes(204, { stranger: 204 }),
+  'POST /api/files': writes(201, { stranger: 201, ...give('bytes') }),
+  'GET /api/files': reads(own),
+  'POST /api/files/uploads': writes(201, { stranger: 201, ...give(announce('bytes')) }),
+  'POST /api/files/uploads/{token}/complete': writes(201),
+  'GET /api/files/{id}': reads(),
+  'GET /api/files/{id}/head': reads(),
+  'GET /api/files/{id}/download': reads({ ok: 307 }),
+  'GET /api/files/{id}/content': reads(),
+  'PATCH /api/files/{id}': writes(200, give({ meta: { changed: true } })),
+  'DELETE /api/files/{id}': writes(204, { stranger: 204 }),
+  // who has such a URL may use it
+  'GET /api/blobs/{sha256}': anyone(200, { query: ({ rows }) => rows.getUrl.searchParams.toString() }),
+  'PUT /api/blobs/uploads/{name}': anyone(200, {
+    query: ({ rows }) => rows.putUrl.searchParams.toString(),
+    body: ({ rows }) => rows.content,
+  }),
   'POST /api/api-keys': account(201, { stranger: 201, ...give({ name: 'new', scopes: ['admin'] }) }),
   'GET /api/api-keys': reads(own),
   'GET /api/api-keys/{id}': reads(),
@@ -106,6 +138,16 @@ export const ROUTES: Record<string, Route> = {
   'GET /api/admin/users/{user}/threads/{id}/messages/{message}': admin(200),
   'GET /api/admin/users/{user}/threads/{id}/config': admin(200),
   'GET /api/admin/users/{user}/export': admin(200),
+  'GET /api/admin/users/{user}/threads/{id}/artifacts': admin(200),
+  'GET /api/admin/users/{user}/artifacts/{id}': admin(200),
+  'GET /api/admin/users/{user}/artifacts/{id}/head': admin(200),
+  'GET /api/admin/users/{user}/artifacts/{id}/download': admin(307),
+  'GET /api/admin/users/{user}/artifacts/{id}/content': admin(200),
+  'GET /api/admin/users/{user}/files': admin(200),
+  'GET /api/admin/users/{user}/files/{id}': admin(200),
+  'GET /api/admin/users/{user}/files/{id}/head': admin(200),
+  'GET /api/admin/users/{user}/files/{id}/download': admin(307),
+  'GET /api/admin/users/{user}/files/{id}/content': admin(200),
   'GET /api/admin/users/{user}/api-keys': admin(200),
   'GET /api/admin/users/{user}/api-keys/{id}': admin(200),
   'GET /api/admin/audit': admin(200),
@@ -135,17 +177,28 @@ export async function newTarget({ opened: { tb } }: Api, marker = 'a marker'): P
   return { account: made, rows: await newRows(tb, made.id, marker) }
 }
 
+/** What stands in the braces of a path. */
+export function valuesFor(path: string, { account, rows }: Target): Record<string, string> {
+  const { thread, message, sha256, putUrl } = rows
+  const isOf = (part: string) => path.includes(`/${part}/`)
+  const ids = { 'api-keys': rows.key, variables: rows.variable, artifacts: rows.artifact, files: rows.file }
+  const [, id] = Object.entries(ids).find(([part]) => isOf(part)) ?? []
+  return {
+    user: account.id,
+    id: isOf('threads') || id === undefined ? thread : id,
+    message,
+    provider: PROVIDER,
+    token: isOf('files') ? rows.fileUpload : rows.artifactUpload,
+    sha256,
+    name: putUrl.pathname.split('/').at(-1) ?? '',
+  }
+}
+
 /** What to send to call a route about what is the target's. */
 export function requestFor(name: string, target: Target): { method: string; url: string; body: unknown } {
   const { query, body } = routeOf(name)
   const [method = '', path = ''] = name.split(' ')
-  const { thread, message, key, variable } = target.rows
-  const values: Record<string, string> = {
-    user: target.account.id,
-    id: path.includes('/api-keys/') ? key : path.includes('/variables/') ? variable : thread,
-    message,
-    provider: PROVIDER,
-  }
+  const values = valuesFor(path, target)
   const filled = path.replace(/\{(\w+)\}/g, (_, part: string) => String(values[part]))
   return { method, url: query === undefined ? filled : `${filled}?${query(target)}`, body: body?.(target) }
 }

@@ -4,7 +4,7 @@ import { type Kysely, sql, type Transaction } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Schema } from '../src/db/schema.ts'
 import type { Threadbase } from '../src/threadbase.ts'
-import { findTenantProblems } from './catalog-rules.ts'
+import { findTenantProblems, SHARED_TABLES } from './catalog-rules.ts'
 import { engines, type TestDatabase } from './harness.ts'
 
 const BAD_TABLES: [what: string, statement: (s: string) => string, problem: RegExp][] = [
@@ -90,6 +90,13 @@ async function storeSecrets({ credentials, variables }: Threadbase, userId: stri
   await variables.create({ userId }, actor, { name: 'n', value: 'v' })
 }
 
+/** A row in each table of artifacts and files; the bytes are the same for all users. */
+async function storeBytes({ artifacts, files }: Threadbase, userId: string, thread: string): Promise<void> {
+  await artifacts.create({ userId }, thread, 'bytes')
+  await files.create({ userId }, 'bytes')
+  await files.startUpload({ userId }, { sha256: 'a'.repeat(64), size: 1 })
+}
+
 class Undo extends Error {}
 
 for (const engine of engines) {
@@ -130,10 +137,15 @@ for (const engine of engines) {
 
     test('the database refuses a row that references a row of another user', async () => {
       const { id } = await opened.tb.threads.create({ userId: 'A' }, { id: randomUUID() })
+      const bytes = await opened.tb.artifacts.create({ userId: 'A' }, id, 'bytes')
       const rows = [
         sql`insert into ${sql.table('messages')} (user_id, thread_id, seq, id, role, content, digest)
             values ('B', ${id}::uuid, 1, ${randomUUID()}::uuid, 'user', '"x"', '')`,
         sql`insert into ${sql.table('configs')} (user_id, thread_id) values ('B', ${id}::uuid)`,
+        sql`insert into ${sql.table('artifacts')} (user_id, id, thread_id, sha256, filename, mime, size)
+            values ('B', ${randomUUID()}::uuid, ${id}::uuid, ${bytes.sha256}, 'a', 'text/plain', 5)`,
+        sql`insert into ${sql.table('uploads')} (user_id, id, thread_id, object_key, sha256, size, entry, expires_at)
+            values ('B', ${randomUUID()}::uuid, ${id}::uuid, 'k', ${bytes.sha256}, 5, '{}', now())`,
         sql`insert into ${sql.table('threads')} (user_id, id, forked_from) values ('B', ${randomUUID()}::uuid, ${id}::uuid)`,
       ]
       for (const row of rows) await expect(row.execute(db)).rejects.toMatchObject({ code: '23503' })
@@ -151,6 +163,7 @@ for (const engine of engines) {
         await opened.tb.configs.put({ userId }, id, { model: 'm' })
         await storeState(opened.tb, userId)
         await storeSecrets(opened.tb, userId)
+        await storeBytes(opened.tb, userId, id)
       }
       const { rows } = await sql<{ name: string }>`
         select tablename::text as name from pg_tables where schemaname = ${s} and tablename <> 'schema_revisions'`.execute(
@@ -162,8 +175,8 @@ for (const engine of engines) {
           grant select, insert, update, delete on all tables in schema ${s} to ${role}; set local role ${role}`)
           .execute(tx)
         for (const { name } of rows) {
-          // of the tenants themselves it is the id
-          const owner = sql.ref(name === 'users' ? 'id' : 'user_id')
+          // of the tenants themselves it is the id; what belongs to nobody shows nothing
+          const owner = SHARED_TABLES.has(name) ? sql`'all'` : sql.ref(name === 'users' ? 'id' : 'user_id')
           const users = async () => {
             const found = await sql<{
               owner: string
@@ -171,7 +184,7 @@ for (const engine of engines) {
             return found.rows.map((row) => row.owner)
           }
           await sql`set local threadbase.user_id = 'rls-a'`.execute(tx)
-          expect(await users(), name).toEqual(['rls-a'])
+          expect(await users(), name).toEqual(SHARED_TABLES.has(name) ? [] : ['rls-a'])
           await sql`set local threadbase.user_id = ''`.execute(tx)
           expect(await users(), name).toEqual([])
         }

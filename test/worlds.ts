@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import fc from 'fast-check'
 import { expect } from 'vitest'
 import type { Answer, Api, Json } from './http.ts'
+import { sha256Of } from './uploads.ts'
 
 /** Whose thing a call names, and which of theirs: each modulo what there is. */
 type Pick = { of: number; at: number }
@@ -17,9 +18,12 @@ type Thread = {
   meta: Json
   archived: boolean
   messages: Message[]
+  artifacts: Bytes[]
   model: string | null
   temperature: number | null
 }
+/** Of an artifact or a file. */
+type Bytes = { id: string; text: string }
 type Key = { id: string; key: string; revoked: boolean }
 
 /** What a user has, told in the simplest way. `marker` is in every text of theirs, and in nothing else. */
@@ -28,6 +32,8 @@ export type World = {
   marker: string
   rootKey: string
   threads: Thread[]
+  /** The first one stays. */
+  files: Bytes[]
   keys: Key[]
   cursors: string[]
   texts: number
@@ -37,11 +43,13 @@ export type World = {
 export async function openWorld({ opened: { tb } }: Api, userId: string): Promise<World> {
   const marker = `<${randomUUID()}>`
   await tb.identity.users.ensure({ id: userId, provider: 'jwt', name: `name ${marker}` })
-  const scopes = ['read', 'write', 'admin']
+  const scopes = ['read', 'write', 'admin', 'ingest']
   const by = { userId, via: 'library' } as const
   const made = await tb.identity.keys.create({ userId }, by, { name: `root ${marker}`, scopes })
+  const text = `kept by ${marker}`
+  const kept = { id: (await tb.files.create({ userId }, text)).id, text }
   const keys = [{ id: made.apiKey.id, key: made.key, revoked: false }]
-  return { userId, marker, rootKey: made.key, threads: [], keys, cursors: [], texts: 0 }
+  return { userId, marker, rootKey: made.key, threads: [], files: [kept], keys, cursors: [], texts: 0 }
 }
 
 type Call = (method: string, url: string, body?: unknown, key?: string) => Promise<Answer>
@@ -55,6 +63,8 @@ type Context = {
   /** The id of a message of anybody's, and that message if it is in `thread`. */
   messageId: string
   message: Message | undefined
+  /** An artifact or a file of anybody's: those of the thread, or the owner's files. */
+  bytesId: string
   apiKey: Key | undefined
   owner: World
   cursor: string | undefined
@@ -84,6 +94,7 @@ const acts = {
       meta,
       archived: false,
       messages: [],
+      artifacts: [],
       model: null,
       temperature: null,
     })
@@ -137,6 +148,7 @@ const acts = {
       meta: body.meta,
       archived: false,
       messages,
+      artifacts: [],
     })
   },
   async append({ call, text, threadId, thread, messageId, message, flag }: Context) {
@@ -197,6 +209,69 @@ const acts = {
     expect(status).toBe(flag ? orMissing(200, thread) : 200)
     if (!flag) expect(text.split('\n').filter((line) => line !== '')).toHaveLength(world.threads.length)
   },
+  async 'add artifact'({ call, text, threadId, thread }: Context) {
+    const bytes = text()
+    const { status, body } = await call('POST', `/api/threads/${threadId}/artifacts`, bytes)
+    expect(status).toBe(orMissing(201, thread))
+    if (status === 201) thread?.artifacts.push({ id: body.id, text: bytes })
+  },
+  async 'list artifacts'({ call, threadId, thread }: Context) {
+    const { status, body } = await call('GET', `/api/threads/${threadId}/artifacts?limit=200`)
+    expect(status).toBe(orMissing(200, thread))
+    if (thread !== undefined) expect(ids(body.items)).toEqual(ids(thread.artifacts))
+  },
+  async 'ingest what is stored'({ call, owner, thread, threadId, world }: Context) {
+    // by a hash that the caller may have heard of
+    const { text } = owner.files[0] as Bytes
+    const sha256 = sha256Of(text)
+    const s3_key = `output/artifacts/${sha256.slice(0, 2)}/${sha256.slice(2, 4)}/${sha256}`
+    const { status, body } = await call('POST', `/api/threads/${threadId}/artifacts/ingest`, { s3_key })
+    expect(status).toBe(owner === world ? orMissing(201, thread) : 404)
+    if (status === 201) thread?.artifacts.push({ id: body.id, text })
+  },
+  async 'read artifact'({ world, call, bytesId }: Context) {
+    const own = world.threads.flatMap(({ artifacts }) => artifacts).find(({ id }) => id === bytesId)
+    for (const part of ['', '/head', '/content']) {
+      const { status, text } = await call('GET', `/api/artifacts/${bytesId}${part}`)
+      expect(status).toBe(orMissing(200, own))
+      if (own !== undefined && part === '/content') expect(text).toBe(own.text)
+    }
+    expect((await call('GET', `/api/artifacts/${bytesId}/download`)).status).toBe(orMissing(307, own))
+  },
+  async 'delete artifact'({ world, call, bytesId }: Context) {
+    expect((await call('DELETE', `/api/artifacts/${bytesId}`)).status).toBe(204)
+    for (const thread of world.threads) thread.artifacts = thread.artifacts.filter(({ id }) => id !== bytesId)
+  },
+  async 'add file'({ world, call, text }: Context) {
+    const bytes = text()
+    const { status, body } = await call('POST', '/api/files?filename=same', bytes)
+    expect(status).toBe(201)
+    world.files.push({ id: body.id, text: bytes })
+  },
+  async 'list files'({ world, call }: Context) {
+    const { body } = await call('GET', '/api/files?limit=200')
+    expect(ids(body.items)).toEqual(ids(world.files))
+    const names = body.items.map(({ name }: Json) => name)
+    expect(new Set(names).size).toBe(names.length)
+  },
+  async 'read file'({ world, call, bytesId }: Context) {
+    const own = world.files.find(({ id }) => id === bytesId)
+    const { status, text } = await call('GET', `/api/files/${bytesId}/content`)
+    expect(status).toBe(orMissing(200, own))
+    if (own !== undefined) expect(text).toBe(own.text)
+    expect((await call('GET', `/api/files/${bytesId}/download`)).status).toBe(orMissing(307, own))
+  },
+  async 'change file'({ world, call, bytesId, text, flag }: Context) {
+    const own = world.files.find(({ id }) => id === bytesId)
+    const patch = flag ? { name: 'same' } : { meta: { noted: text() } }
+    const { status } = await call('PATCH', `/api/files/${bytesId}`, patch)
+    expect(status).toBe(orMissing(200, own))
+  },
+  async 'delete file'({ world, owner, call, bytesId }: Context) {
+    if (bytesId === owner.files[0]?.id) return
+    expect((await call('DELETE', `/api/files/${bytesId}`)).status).toBe(204)
+    world.files = world.files.filter(({ id }) => id !== bytesId)
+  },
   async 'make key'({ world, call, text }: Context) {
     const { status, body } = await call('POST', '/api/api-keys', { name: text(), scopes: ['read'] })
     expect(status).toBe(201)
@@ -255,7 +330,10 @@ export const anyStep: fc.Arbitrary<Step> = fc.record({
   by: fc.nat(4),
   // first what makes things: a failure shrinks to it
   act: fc.oneof(
-    { weight: 1, arbitrary: fc.constantFrom<Act>('create', 'append', 'make key') },
+    {
+      weight: 1,
+      arbitrary: fc.constantFrom<Act>('create', 'append', 'add artifact', 'add file', 'make key'),
+    },
     { weight: 2, arbitrary: fc.constantFrom(...(Object.keys(acts) as Act[])) },
   ),
   thing: pick,
@@ -275,6 +353,7 @@ export async function take(api: Api, worlds: World[], { by, act, thing, other, f
   const messages = (at(worlds, other.of) as World).threads.flatMap((one) => one.messages)
   // rather one of the thread that is named
   const messageId = (at(thread?.messages ?? [], other.at) ?? at(messages, other.at))?.id ?? randomUUID()
+  const artifacts = owner.threads.flatMap((one) => one.artifacts)
   await acts[act]({
     world,
     call: caller(api, worlds, world),
@@ -282,6 +361,7 @@ export async function take(api: Api, worlds: World[], { by, act, thing, other, f
     thread,
     messageId,
     message: thread?.messages.find(({ id }) => id === messageId),
+    bytesId: at(act.includes('file') ? owner.files : artifacts, other.at)?.id ?? randomUUID(),
     apiKey: at(owner.keys, other.at),
     owner,
     cursor: at((at(worlds, other.of) as World).cursors, other.at),
@@ -302,6 +382,15 @@ function caller(api: Api, worlds: World[], world: World): Call {
   }
 }
 
+async function readArtifacts(call: Call, thread: string): Promise<Bytes[]> {
+  const { body } = await call('GET', `/api/threads/${thread}/artifacts?limit=200`)
+  const read = body.items.map(async ({ id }: Json) => {
+    return { id, text: (await call('GET', `/api/artifacts/${id}/content`)).text }
+  })
+  // newest first
+  return (await Promise.all(read)).reverse()
+}
+
 /** At the end: everything that the user has, and nothing else. */
 export async function compare(api: Api, worlds: World[], world: World): Promise<void> {
   const call = caller(api, worlds, world)
@@ -319,10 +408,13 @@ export async function compare(api: Api, worlds: World[], world: World): Promise<
       meta,
       archived: archived_at !== null,
       messages: messages.map(({ id, content, meta }: Json) => ({ id, content, meta })),
+      artifacts: await readArtifacts(call, thread.id),
       model: config.model,
       temperature: config.temperature,
     }).toEqual({ userId: world.userId, ...thread })
   }
+  const files = await call('GET', '/api/files?limit=200')
+  expect(ids(files.body.items)).toEqual(ids(world.files))
   const keys = await call('GET', '/api/api-keys?limit=200')
   expect(ids(keys.body.items)).toEqual(ids(liveOf(world)))
 }

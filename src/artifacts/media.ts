@@ -1,7 +1,7 @@
-import { isUtf8 } from 'node:buffer'
 import { create } from 'content-disposition'
 import { fileTypeFromBuffer } from 'file-type'
 import mime from 'mime'
+import { BEGINNING_BYTES } from '../blobs/blobs.ts'
 
 const BINARY = 'application/octet-stream'
 const TEXT = 'text/plain'
@@ -45,10 +45,14 @@ function essence(type: string | undefined): string | undefined {
 }
 
 function isText(beginning: Uint8Array): boolean {
-  const bytes = Buffer.from(beginning)
-  // a character may be cut at the end
-  const whole = [0, 1, 2, 3].some((cut) => isUtf8(bytes.subarray(0, Math.max(0, bytes.length - cut))))
-  return whole && beginning.every((byte) => byte >= 32 || IN_TEXTS.has(byte))
+  // at the end of a beginning a character may be cut; at the end of a file none is
+  const isCut = beginning.length >= BEGINNING_BYTES
+  try {
+    new TextDecoder('utf-8', { fatal: true }).decode(beginning, { stream: isCut })
+  } catch {
+    return false
+  }
+  return beginning.every((byte) => byte >= 32 || IN_TEXTS.has(byte))
 }
 
 /** A name for bytes that have none. */

@@ -6,7 +6,8 @@ import { parseInput } from '../core/validate.ts'
 import type { Database } from '../db/database.ts'
 import { brokenConstraint } from '../db/errors.ts'
 import { type ThreadService, threadNotFound } from '../threads/service.ts'
-import { type ByteSource, type Keeper, type Named, readersOf, requireAnnounced } from './bytes/keeper.ts'
+import { type ByteSource, type Keeper, type Named, requireAnnounced } from './bytes/keeper.ts'
+import { readersOf } from './bytes/readers.ts'
 import { whoNames } from './bytes/repo.ts'
 import * as repo from './repo.ts'
 import {
@@ -19,7 +20,8 @@ import {
 } from './schema.ts'
 import { createUploads } from './uploads/uploads.ts'
 
-export { type ByteSource, createKeeper, type PresignOptions } from './bytes/keeper.ts'
+export { type ByteSource, createKeeper } from './bytes/keeper.ts'
+export type { PresignOptions } from './bytes/readers.ts'
 export { createFileService, type FileService } from './files/service.ts'
 export {
   type BlobProblem,

@@ -124,7 +124,7 @@ for (const engine of engines) {
     test('ours go up, down step by step, and up again, with rows in the tables', async () => {
       const migrations = await loadMigrations()
       const fill = async () => {
-        const { threads, messages, configs, identity } = opened.tb
+        const { threads, messages, configs, artifacts, files, identity } = opened.tb
         const actor = { userId: 'operator', via: 'cli' } as const
         const account = { username: 'anna', email: 'a@example.com', password: 'correct horse' }
         const { id: userId } = await identity.users.create(actor, account)
@@ -139,6 +139,9 @@ for (const engine of engines) {
         ])
         await configs.put(scope, id, { model: 'm' })
         await threads.fork(scope, id)
+        await artifacts.create(scope, id, 'bytes', { filename: 'a.txt' })
+        await files.create(scope, 'bytes', { filename: 'a.txt', temporary: true })
+        await artifacts.startUpload(scope, id, { sha256: 'a'.repeat(64), size: 1 })
         const { checkpointer } = opened.tb.forUser(scope.userId)
         const values = { list: [{ text: 'x'.repeat(200) }] }
         const state = await checkpointer.put(

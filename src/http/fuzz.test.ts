@@ -8,11 +8,11 @@ import {
   type Headers,
   newAccount,
   newRows,
-  PROVIDER,
   unsignedTokenOf,
 } from '../../test/accounts.ts'
-import { type Answer, type Api, describeApi, type Json } from '../../test/http.ts'
+import { type Answer, type Api, describeApi, type Json, MISSING_ID } from '../../test/http.ts'
 import { anyRequest, type FuzzRequest, type KnownIds } from '../../test/requests.ts'
+import { valuesFor } from '../../test/routes.ts'
 
 const RUNS = 400
 const RUNS_WITH_ACCOUNTS = 1_500
@@ -32,6 +32,8 @@ function createOracle() {
     expect(described, what).toBeDefined()
     const schema = described.content?.['application/json']?.schema
     const otherTypes = Object.keys(described.content ?? {}).filter((type) => type !== 'application/json')
+    // bytes have their own type
+    if (otherTypes.includes('application/octet-stream')) return
     if (otherTypes.length > 0)
       expect(otherTypes, what).toContain(answer.headers['content-type']?.split(';')[0])
     else if (schema === undefined) expect(answer.text, what).toBe('')
@@ -45,6 +47,7 @@ function learn(ids: KnownIds, { operationId }: Json, { status, body }: Answer): 
   if (operationId === 'appendMessages')
     ids.message.push(...[body.items ?? body].flat().map(({ id }: { id: string }) => id))
   else if (operationId === 'createUser' || operationId === 'registerUser') ids.user.push(body.id)
+  else if (/^start(Artifact|File)Upload$/.test(operationId)) ids.token.push(body.token)
   else if (operationId !== 'putProviderKey') ids.id.push(body.id)
 }
 
@@ -57,7 +60,16 @@ async function firstIds(api: Api, headers: Headers = {}): Promise<KnownIds> {
     { role: 'user', content: 'x' },
     headers,
   )
-  return { id, message: [first.body.id], user: ['nobody'], provider: ['openai', 'anthropic'] }
+  const artifact = await api.call('POST', `/api/threads/${id[0]}/artifacts`, 'bytes', headers)
+  return {
+    id: [...id, artifact.body.id],
+    message: [first.body.id],
+    user: ['nobody'],
+    provider: ['openai', 'anthropic'],
+    token: [MISSING_ID],
+    sha256: [artifact.body.sha256],
+    name: [MISSING_ID],
+  }
 }
 
 const errorsOf = ({ logged }: Api) => logged.filter(({ level }) => level >= 50)
@@ -192,24 +204,25 @@ async function openCallers(api: Api) {
     spare: {
       /** A body that is right for an operation that asks for a secret. */
       bodyFor: async ({ operation: { operationId } }: FuzzRequest): Promise<string | undefined> => {
+        if (operationId === 'ingestArtifact') return JSON.stringify({ s3_key: rows.object })
         if (operationId === 'logIn') return JSON.stringify({ username, password })
         if (operationId !== 'refreshSession' && operationId !== 'logOut') return undefined
         return JSON.stringify({ refresh_token: (await signIn()).tokens.refreshToken })
       },
       /** Ids that belong together, and to the caller `user`. A change of users is about others, lest that one be locked out. */
-      idsFor: ({ method, url }: FuzzRequest, { user: others }: KnownIds): KnownIds => {
-        const path = url({ id: ['-'], message: ['-'], user: ['-'], provider: ['-'] })
-        const kinds = [
-          ['/api-keys/', rows.key],
-          ['/variables/', rows.variable],
-        ] as const
-        const [, id] = kinds.find(([part]) => path.includes(part)) ?? ['', rows.thread]
-        return {
-          id: [id],
-          provider: [PROVIDER],
-          message: [rows.message],
-          user: method === 'GET' ? [user.id] : others,
+      idsFor: ({ method, url }: FuzzRequest, ids: KnownIds): KnownIds => {
+        const none = {
+          id: ['-'],
+          message: ['-'],
+          user: ['-'],
+          provider: ['-'],
+          token: ['-'],
+          sha256: ['-'],
+          name: ['-'],
         }
+        const target = { account: user, rows }
+        const known = Object.entries(valuesFor(url(none), target)).map(([name, value]) => [name, [value]])
+        return { ...Object.fromEntries(known), ...(method === 'GET' ? {} : { user: ids.user }) }
       },
       renewRows: async () => {
         rows = await newRows(tb, user.id, 'known')

@@ -27,7 +27,7 @@ export const BYTES = {
   description: 'The bytes.',
   content: { 'application/octet-stream': { schema: Type.String({ format: 'binary' }) } },
 }
-const Nothing = { description: 'No body.', content: {} }
+const Nothing = Type.Null({ description: 'No body.' })
 export const contentResponses = { 200: BYTES, 206: BYTES, 304: Nothing, 416: Nothing }
 
 /** Answers with bytes: whole, in part, or with 304 when the client has them. Browsers keep them and ask again. */

@@ -129,7 +129,7 @@ function ofForm(request: FastifyRequest, maxBytes: number): Body {
         }
       }
     } catch (error) {
-      throw isThreadbaseError(error) || !request.raw.complete ? error : brokenForm(error)
+      throw isThreadbaseError(error) ? error : brokenForm(error)
     }
     if (!hasFile) throw new ThreadbaseError('invalid_input', 'the form has no part `file` with a filename')
   }
