@@ -81,6 +81,8 @@ export function createVerifier(sha256: Sha256): Transform {
   })
 }
 
+const MAX_LOOSE = 1_000
+
 /**
  * The same bytes in chunks of that size or more, but for the last: a write for each packet of a network would take
  * longer than the bytes.
@@ -94,7 +96,11 @@ export async function* inChunks(
   for await (const part of source) {
     parts.push(part)
     length += part.length
-    if (length < size) continue
+    if (length < size) {
+      // of bytes that come one by one each would cost two hundred
+      if (parts.length > MAX_LOOSE) parts = [Buffer.concat(parts, length)]
+      continue
+    }
     yield parts.length === 1 ? part : Buffer.concat(parts, length)
     parts = []
     length = 0
