@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import fc from 'fast-check'
 import { expect } from 'vitest'
-import type { Answer, Api, Json } from './http.ts'
+import { type Answer, type Api, idsOf as ids, type Json, orMissing } from './http.ts'
+import { compareSecrets, PROVIDERS, secretActs, type Variable } from './world-secrets.ts'
 
 /** Whose thing a call names, and which of theirs: each modulo what there is. */
 type Pick = { of: number; at: number }
@@ -29,6 +30,9 @@ export type World = {
   rootKey: string
   threads: Thread[]
   keys: Key[]
+  /** By provider. */
+  providerKeys: Map<string, string>
+  variables: Variable[]
   cursors: string[]
   texts: number
 }
@@ -41,12 +45,13 @@ export async function openWorld({ opened: { tb } }: Api, userId: string): Promis
   const by = { userId, via: 'library' } as const
   const made = await tb.identity.keys.create({ userId }, by, { name: `root ${marker}`, scopes })
   const keys = [{ id: made.apiKey.id, key: made.key, revoked: false }]
-  return { userId, marker, rootKey: made.key, threads: [], keys, cursors: [], texts: 0 }
+  const secrets = { providerKeys: new Map(), variables: [] }
+  return { userId, marker, rootKey: made.key, threads: [], keys, ...secrets, cursors: [], texts: 0 }
 }
 
 type Call = (method: string, url: string, body?: unknown, key?: string) => Promise<Answer>
 
-type Context = {
+export type Context = {
   world: World
   call: Call
   /** The id of a thread of anybody's, and that thread if it is the caller's. */
@@ -56,6 +61,10 @@ type Context = {
   messageId: string
   message: Message | undefined
   apiKey: Key | undefined
+  provider: string
+  /** The id of a variable of anybody's, and that variable if it is the caller's. */
+  variableId: string
+  variable: Variable | undefined
   owner: World
   cursor: string | undefined
   flag: boolean
@@ -63,11 +72,7 @@ type Context = {
   text(): string
 }
 
-const ids = (items: { id: string }[]) => items.map(({ id }) => id).sort()
 const liveOf = ({ keys }: World) => keys.filter(({ revoked }) => !revoked)
-
-/** `found` for what is the caller's own, 404 for all else, whoever has it. */
-const orMissing = (found: number, own: unknown) => (own === undefined ? 404 : found)
 
 /** Each act makes one call, checks its answer against the caller's world, and changes that world alone. */
 const acts = {
@@ -227,11 +232,13 @@ const acts = {
       if (!revoked) expect(ids(body.items)).toEqual(ids(world.threads))
     }
   },
+  ...secretActs,
   async 'page on'({ world, call, threadId, cursor, flag }: Context) {
     const places = [
       '/api/threads?limit=1',
       `/api/threads/${threadId}/messages?limit=1`,
       '/api/api-keys?limit=1',
+      '/api/variables?limit=1',
     ]
     for (const place of places) {
       const { status, body } = await call(
@@ -255,7 +262,7 @@ export const anyStep: fc.Arbitrary<Step> = fc.record({
   by: fc.nat(4),
   // first what makes things: a failure shrinks to it
   act: fc.oneof(
-    { weight: 1, arbitrary: fc.constantFrom<Act>('create', 'append', 'make key') },
+    { weight: 1, arbitrary: fc.constantFrom<Act>('create', 'append', 'make key', 'make variable') },
     { weight: 2, arbitrary: fc.constantFrom(...(Object.keys(acts) as Act[])) },
   ),
   thing: pick,
@@ -275,8 +282,12 @@ export async function take(api: Api, worlds: World[], { by, act, thing, other, f
   const messages = (at(worlds, other.of) as World).threads.flatMap((one) => one.messages)
   // rather one of the thread that is named
   const messageId = (at(thread?.messages ?? [], other.at) ?? at(messages, other.at))?.id ?? randomUUID()
+  const variableId = at(owner.variables, other.at)?.id ?? randomUUID()
   await acts[act]({
     world,
+    provider: String(at(PROVIDERS, other.at)),
+    variableId,
+    variable: world.variables.find(({ id }) => id === variableId),
     call: caller(api, worlds, world),
     threadId,
     thread,
@@ -325,4 +336,5 @@ export async function compare(api: Api, worlds: World[], world: World): Promise<
   }
   const keys = await call('GET', '/api/api-keys?limit=200')
   expect(ids(keys.body.items)).toEqual(ids(liveOf(world)))
+  await compareSecrets(api, world)
 }
