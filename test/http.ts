@@ -110,6 +110,11 @@ export function refusal({ status, body }: Answer) {
   return { status, code: body?.error?.code as unknown, message: body?.error?.message as unknown }
 }
 
+export const idsOf = (items: { id: string }[]) => items.map(({ id }) => id).sort()
+
+/** `found` for what is the caller's own, 404 for all else, whoever has it. */
+export const orMissing = (found: number, own: unknown) => (own === undefined ? 404 : found)
+
 export const MISSING_ID = '00000000-0000-7000-8000-000000000000'
 export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
 export const INSTANT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import fc from 'fast-check'
 import { expect } from 'vitest'
-import type { Answer, Api, Json } from './http.ts'
+import { type Answer, type Api, idsOf as ids, type Json, orMissing } from './http.ts'
 import { sha256Of } from './uploads.ts'
+import { compareSecrets, PROVIDERS, secretActs, type Variable } from './world-secrets.ts'
 
 /** Whose thing a call names, and which of theirs: each modulo what there is. */
 type Pick = { of: number; at: number }
@@ -35,6 +36,9 @@ export type World = {
   /** The first one stays. */
   files: Bytes[]
   keys: Key[]
+  /** By provider. */
+  providerKeys: Map<string, string>
+  variables: Variable[]
   cursors: string[]
   texts: number
 }
@@ -49,12 +53,14 @@ export async function openWorld({ opened: { tb } }: Api, userId: string): Promis
   const text = `kept by ${marker}`
   const kept = { id: (await tb.files.create({ userId }, text)).id, text }
   const keys = [{ id: made.apiKey.id, key: made.key, revoked: false }]
-  return { userId, marker, rootKey: made.key, threads: [], files: [kept], keys, cursors: [], texts: 0 }
+  const secrets = { providerKeys: new Map(), variables: [] }
+  const own = { threads: [], files: [kept], keys, ...secrets }
+  return { userId, marker, rootKey: made.key, ...own, cursors: [], texts: 0 }
 }
 
 type Call = (method: string, url: string, body?: unknown, key?: string) => Promise<Answer>
 
-type Context = {
+export type Context = {
   world: World
   call: Call
   /** The id of a thread of anybody's, and that thread if it is the caller's. */
@@ -66,6 +72,10 @@ type Context = {
   /** An artifact or a file of anybody's: those of the thread, or the owner's files. */
   bytesId: string
   apiKey: Key | undefined
+  provider: string
+  /** The id of a variable of anybody's, and that variable if it is the caller's. */
+  variableId: string
+  variable: Variable | undefined
   owner: World
   cursor: string | undefined
   flag: boolean
@@ -73,11 +83,7 @@ type Context = {
   text(): string
 }
 
-const ids = (items: { id: string }[]) => items.map(({ id }) => id).sort()
 const liveOf = ({ keys }: World) => keys.filter(({ revoked }) => !revoked)
-
-/** `found` for what is the caller's own, 404 for all else, whoever has it. */
-const orMissing = (found: number, own: unknown) => (own === undefined ? 404 : found)
 
 /** Each act makes one call, checks its answer against the caller's world, and changes that world alone. */
 const acts = {
@@ -302,11 +308,13 @@ const acts = {
       if (!revoked) expect(ids(body.items)).toEqual(ids(world.threads))
     }
   },
+  ...secretActs,
   async 'page on'({ world, call, threadId, cursor, flag }: Context) {
     const places = [
       '/api/threads?limit=1',
       `/api/threads/${threadId}/messages?limit=1`,
       '/api/api-keys?limit=1',
+      '/api/variables?limit=1',
     ]
     for (const place of places) {
       const { status, body } = await call(
@@ -332,7 +340,14 @@ export const anyStep: fc.Arbitrary<Step> = fc.record({
   act: fc.oneof(
     {
       weight: 1,
-      arbitrary: fc.constantFrom<Act>('create', 'append', 'add artifact', 'add file', 'make key'),
+      arbitrary: fc.constantFrom<Act>(
+        'create',
+        'append',
+        'add artifact',
+        'add file',
+        'make key',
+        'make variable',
+      ),
     },
     { weight: 2, arbitrary: fc.constantFrom(...(Object.keys(acts) as Act[])) },
   ),
@@ -354,8 +369,12 @@ export async function take(api: Api, worlds: World[], { by, act, thing, other, f
   // rather one of the thread that is named
   const messageId = (at(thread?.messages ?? [], other.at) ?? at(messages, other.at))?.id ?? randomUUID()
   const artifacts = owner.threads.flatMap((one) => one.artifacts)
+  const variableId = at(owner.variables, other.at)?.id ?? randomUUID()
   await acts[act]({
     world,
+    provider: String(at(PROVIDERS, other.at)),
+    variableId,
+    variable: world.variables.find(({ id }) => id === variableId),
     call: caller(api, worlds, world),
     threadId,
     thread,
@@ -417,4 +436,5 @@ export async function compare(api: Api, worlds: World[], world: World): Promise<
   expect(ids(files.body.items)).toEqual(ids(world.files))
   const keys = await call('GET', '/api/api-keys?limit=200')
   expect(ids(keys.body.items)).toEqual(ids(liveOf(world)))
+  await compareSecrets(api, world)
 }

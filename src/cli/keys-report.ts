@@ -30,14 +30,14 @@ export function describeRotation(ring: Ring, rotation: Rotation, outcome: Outcom
   const lines = [
     ...(dryRun ? ['dry run: nothing was written'] : []),
     ...(interrupted ? ['interrupted: run it again to go on'] : []),
-    `${dryRun ? 'would encrypt' : 'encrypted'} ${formatCount(reencrypted)} rows with key ${ring[0]?.id ?? '(none)'} in ${seconds.toFixed(1)} s`,
+    `${dryRun ? 'would encrypt' : 'encrypted'} ${rowsText(reencrypted)} with key ${ring[0]?.id ?? '(none)'} in ${seconds.toFixed(1)} s`,
     ...damaged.map(({ table, key, keyId, problem }) => {
       const why = problem === 'malformed' ? 'is nothing that was encrypted' : 'was changed'
       return `not readable: ${table} ${JSON.stringify(key)} (key ${keyId ?? 'not named'}) ${why}`
     }),
     ...(left > 0 && !dryRun && !interrupted
       ? [
-          `${formatCount(left)} rows are still under another key: somebody holds them, or a server still has another key first; run it again`,
+          `${rowsText(left)} left under another key: somebody holds them, or a server still has another key first; run it again`,
         ]
       : []),
   ]
@@ -61,6 +61,8 @@ export function rotationToJson(ring: Ring, rotation: Rotation, outcome: Outcome)
     seconds,
   })}\n`
 }
+
+const rowsText = (rows: number) => `${formatCount(rows)} ${rows === 1 ? 'row' : 'rows'}`
 
 const MEANING = { first: 'first: encrypts', ring: 'decrypts', missing: 'not among the keys', unnamed: '' }
 
