@@ -4,6 +4,7 @@ import { uuid6 } from '@langchain/langgraph-checkpoint'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Threadbase } from '../src/threadbase.ts'
 import { newBytes } from './accounts.ts'
+import { unread } from './bytes.ts'
 import { engines, type TestDatabase } from './harness.ts'
 import { announce } from './uploads.ts'
 
@@ -269,10 +270,6 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
     put: [(tb, { thread }) => tb.configs.put(B, thread, { model: 'stolen' }), NOT_FOUND],
     patch: [(tb, { thread }) => tb.configs.patch(B, thread, { model: 'stolen' }), NOT_FOUND],
   },
-}
-
-async function* unread(): AsyncGenerator<Uint8Array> {
-  yield await Promise.reject(new Error('was read'))
 }
 
 async function collectAll<T>(items: AsyncIterable<T>): Promise<T[]> {

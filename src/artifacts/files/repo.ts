@@ -40,15 +40,17 @@ function toFile(row: Row): UserFile {
 export type FileRow = Pick<UserFile, 'id' | 'sha256' | 'mime' | 'size' | 'flowId' | 'expiresAt' | 'meta'>
 
 /**
- * The number that the next file of this name gets: 0 when there is none of that name, else one more than the highest.
+ * The number that the next file of this name gets: 0 when the name itself is free, else one more than the highest.
  * Files that have expired keep theirs until they are collected.
  */
 export async function nextNumber(db: Db, userId: string, askedName: string): Promise<number> {
+  const name = encodeText(askedName)
   const { rows } = await sql<{ n: number }>`
     /* files.next_number */
-    select n from ${t.files} where user_id = ${userId} and asked_name = ${encodeText(askedName)}
-     order by n desc limit 1`.execute(db)
-  return rows[0] === undefined ? 0 : rows[0].n + 1
+    select coalesce((select n from ${t.files} where user_id = ${userId} and asked_name = ${name}
+                      order by n desc limit 1), 0) + 1 as n
+     where exists (select from ${t.files} where user_id = ${userId} and name = ${name})`.execute(db)
+  return rows[0]?.n ?? 0
 }
 
 export type FileName = { askedName: string; n: number; name: string }

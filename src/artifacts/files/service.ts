@@ -63,7 +63,7 @@ export function createFileService(
 
   async function insertNew(userId: string, named: Named, { flowId = null, temporary }: FileFields) {
     const { filename, ...bytes } = named
-    const expiresAt = temporary === true ? new Date(Date.now() + TEMPORARY_MS) : null
+    const expiresAt = expiryOf(temporary)
     return withFreeName(userId, filename, (name) =>
       repo.insertFile(forUser(userId), userId, { id: newId(), ...bytes, flowId, expiresAt }, name),
     )
@@ -111,13 +111,15 @@ export function createFileService(
       const find = (id: string) => repo.findFile(forUser(userId), userId, id)
       const { row, created } = await uploads.complete({ userId, threadId: null }, token, {
         find,
-        insert: (id, { flowId = null, temporary }: FileFields, { filename, ...bytes }) =>
-          withFreeName(userId, filename, async (name) => {
-            const expiresAt = temporary === true ? new Date(Date.now() + TEMPORARY_MS) : null
-            const file = { id, ...bytes, flowId, expiresAt }
-            // one that has the id already is the same upload, completed by another call
-            return (await repo.insertFile(forUser(userId), userId, file, name)) ?? (await find(id))
-          }),
+        insert: async (id, { flowId = null, temporary }: FileFields, { filename, ...bytes }) => {
+          const { made } = await withFreeName(userId, filename, async (name) => {
+            const file = { id, ...bytes, flowId, expiresAt: expiryOf(temporary) }
+            const made = await repo.insertFile(forUser(userId), userId, file, name)
+            // one that has the id already is the same upload, completed by another call; else it was the name
+            return made === undefined && (await find(id)) === undefined ? undefined : { made }
+          })
+          return made
+        },
       })
       return { file: row, created }
     },
@@ -160,6 +162,10 @@ export function createFileService(
       return repo.deleteFile(forUser(userId), userId, requireUuid(id, 'file id'))
     },
   }
+}
+
+function expiryOf(temporary: boolean | undefined): Date | null {
+  return temporary === true ? new Date(Date.now() + TEMPORARY_MS) : null
 }
 
 function raise(error: Error): never {
