@@ -193,7 +193,7 @@ for (const engine of engines) {
         await expect(tb.artifacts.create(scope, thread, endless())).rejects.toMatchObject({
           code: 'too_large',
         })
-        expect(sent).toBeLessThan(2_000_000)
+        expect(sent).toBeLessThan(4_000_000)
         const exact = await tb.artifacts.create(scope, thread, Buffer.alloc(LIMIT, randomUUID()))
         expect(exact.size).toBe(LIMIT)
         expect((await snapshot()).staged).toBe(0)
