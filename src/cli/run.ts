@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { Command, CommanderError } from 'commander'
-import { type Config, parseConfig } from '../config.ts'
+import { type Config, parseConfig, withDataDir } from '../config.ts'
 import { EXIT_CODE, isThreadbaseError, ThreadbaseError } from '../core/errors.ts'
 import { VERSION } from '../version.ts'
 import { checkpointsCommand } from './checkpoints.ts'
@@ -19,6 +19,7 @@ const ENVIRONMENT = `
 Threadbase is configured by environment variables, above all:
   DATABASE_URL   postgres://… ; without it the embedded store in DATA_DIR is used
   DATA_DIR       directory of the embedded store (default .threadbase)
+  S3_BUCKET      where the bytes of files are; without it in DATA_DIR, too
   HOST, PORT     where to listen (default 127.0.0.1, 4100)
   AUTH_MODE      who may call: single-user (default), accounts, jwt or proxy
 All of them: docs/configuration.md
@@ -49,7 +50,10 @@ export function createProgram(streams: CliStreams): { program: Command; exitCode
     )
     .version(VERSION, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print help for a command')
-    .option('--data-dir <dir>', 'directory of the embedded store; comes before DATABASE_URL and DATA_DIR')
+    .option(
+      '--data-dir <dir>',
+      'directory of the embedded store; comes before DATABASE_URL, S3_BUCKET and DATA_DIR',
+    )
     .addHelpText('after', ENVIRONMENT)
     .configureOutput({
       writeOut: (text) => void streams.stdout.write(text),
@@ -88,7 +92,7 @@ function inherit(command: Command): void {
 
 function configOf(program: Command, env: CliContext['env']): Config {
   const { dataDir } = program.opts<{ dataDir?: string }>()
-  return parseConfig(dataDir === undefined ? env : { ...env, DATABASE_URL: undefined, DATA_DIR: dataDir })
+  return parseConfig(dataDir === undefined ? env : withDataDir(env, dataDir))
 }
 
 function requireStore({ databaseUrl, dataDir }: Config): void {
