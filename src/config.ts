@@ -83,6 +83,20 @@ function tracesUrl(traces: string | undefined, base: string | undefined): string
   return traces ?? (base === undefined ? undefined : `${base.replace(/\/+$/, '')}/v1/traces`)
 }
 
+/**
+ * The environment of somebody who names a data directory: what is kept is kept there, whatever the variables say. Rows
+ * there and bytes in the bucket of another installation would make garbage of that one's bytes.
+ */
+export function withDataDir(env: Environment, dataDir: string): Environment {
+  const elsewhere = {
+    DATABASE_URL: undefined,
+    S3_BUCKET: undefined,
+    S3_ENDPOINT: undefined,
+    S3_PREFIX: undefined,
+  }
+  return { ...env, ...elsewhere, DATA_DIR: dataDir }
+}
+
 const DEFAULT_RATE_LIMIT = 1_000
 
 type Environment = Record<string, string | undefined>

@@ -36,6 +36,23 @@ describe('the bytes of a configuration', () => {
     expect(() => other.checkGet('ab'.repeat(32), query)).toThrow('not valid')
   })
 
+  test('a bucket, which opening does not ask', async () => {
+    const env = {
+      DATA_DIR: join(root, 'none'),
+      S3_BUCKET: 'bytes',
+      S3_PREFIX: 'a',
+      S3_ENDPOINT: 'http://127.0.0.1:9',
+    }
+    const keys = { AWS_ACCESS_KEY_ID: 'id', AWS_SECRET_ACCESS_KEY: 'hunter2' }
+    const blobs = await openBlobs(parseConfig({ ...env, ...keys }), silentLog)
+    expect(blobs).toMatchObject({ engine: 's3', description: 'S3 bucket bytes at 127.0.0.1:9' })
+    expect(blobs.locate('ab'.repeat(32)).url).toMatch(/^s3:\/\/bytes\/a\/output\/artifacts\/ab\/ab\//)
+    const url = new URL(await blobs.presignGet('ab'.repeat(32), GET))
+    expect(url.pathname).toMatch(/^\/bytes\/a\/output\//)
+    expect(await readdir(root)).not.toContain('none')
+    await blobs.close()
+  })
+
   test('a data directory that cannot be is unavailable when a URL is asked for, not before', async () => {
     const blobs = await openBlobs(parseConfig({ DATA_DIR: '/dev/null/x' }), silentLog)
     await expect(blobs.presignGet('ab'.repeat(32), GET)).rejects.toMatchObject({ code: 'unavailable' })

@@ -28,7 +28,7 @@ import {
   type StoreServiceOptions,
   type ThreadbaseStore,
 } from './checkpoints/store/service.ts'
-import { type Config, parseConfig } from './config.ts'
+import { type Config, parseConfig, withDataDir } from './config.ts'
 import type { ConfigDefaults } from './configs/schema.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
 import { type KeySource, writeKey } from './core/key-ring.ts'
@@ -269,12 +269,10 @@ export async function createThreadbase(
 }
 
 function toConfig(options: ThreadbaseOptions): Config {
-  const env = { ...options.env }
-  // an application that names a directory wants the embedded store there, whatever the environment says
-  if (options.dataDir !== undefined) env.DATABASE_URL = undefined
+  const env =
+    options.dataDir === undefined ? { ...options.env } : withDataDir({ ...options.env }, options.dataDir)
   const given = {
     DATABASE_URL: options.databaseUrl,
-    DATA_DIR: options.dataDir,
     REDIS_URL: options.redisUrl,
     DATABASE_SCHEMA: options.databaseSchema,
     DATABASE_RLS: options.databaseRls,

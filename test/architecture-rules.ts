@@ -61,6 +61,8 @@ const DRIVERS: [driver: RegExp, adapters: RegExp][] = [
   [/^prom-client$/, /^http\/(process-)?metrics\.ts$/],
 ]
 const LOADS_SERVICES = /\/service\.ts$|^(threadbase|server)\.ts$/
+// the AWS SDK takes half a second, which who keeps bytes in files need not wait for
+const LOADED_WHEN_NEEDED = /^blobs\/s3\.ts$/
 const ENTRY_POINTS = /^(index|server|cli\/main)\.ts$/
 const SQL =
   /\bsql(<[^`]*>)?`|\bsql\.(raw|table|ref|id|join|lit)\(|\.(selectFrom|insertInto|updateTable|deleteFrom|mergeInto|with)\(['"(]|CompiledQuery/
@@ -118,6 +120,8 @@ function checkImport(
     // all commands are known at the start, one of them runs: help waits for no service
     if (file.startsWith('cli/') && atStart && !typeOnly && LOADS_SERVICES.test(own))
       problems.push(`${at} loads ${own} at the start of every command`)
+    if (LOADED_WHEN_NEEDED.test(own) && atStart && !typeOnly)
+      problems.push(`${at} loads ${own} before it is known to be needed`)
     return problems
   }
   const problems: string[] = []

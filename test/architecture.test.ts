@@ -106,6 +106,18 @@ describe('the architecture', () => {
       "import { PGlite } from '@electric-sql/pglite'",
       /driver/,
     ],
+    [
+      'S3 is loaded by who may not need it',
+      'threadbase.ts',
+      "import { openS3 } from './blobs/s3.ts'",
+      /before it is known to be needed/,
+    ],
+    [
+      'the AWS SDK outside of its adapter',
+      'blobs/blobs.ts',
+      "import '@aws-sdk/client-s3'",
+      /driver @aws-sdk/,
+    ],
     ['Redis outside of its adapter', 'core/x.ts', "import { Redis } from 'ioredis'", /driver ioredis/],
     ['Redis in a port', 'cache/x.ts', "import { Redis } from 'ioredis'", /driver ioredis/],
     ['the bus imports the cache', 'bus/x.ts', "import { x } from '../cache/cache.ts'", /sideways/],

@@ -26,6 +26,7 @@ export type TestBucket = {
   keys(): Promise<string[]>
   /** The keys of uploads in parts that were begun and neither completed nor given up. */
   uploads(): Promise<string[]>
+  empty(): Promise<void>
   /** The bucket, and all that is in it. */
   remove(): Promise<void>
 }
@@ -44,6 +45,16 @@ export async function makeBucket(options: Partial<S3Options> = {}): Promise<Test
     return found
   }
   const begun = async () => (await client.send(new ListMultipartUploadsCommand({ Bucket }))).Uploads ?? []
+  const empty = async () => {
+    for (const { Key, UploadId } of await begun())
+      await client.send(new AbortMultipartUploadCommand({ Bucket, Key, UploadId }))
+    const left = await keys()
+    const lane = async () => {
+      for (let Key = left.pop(); Key !== undefined; Key = left.pop())
+        await client.send(new DeleteObjectCommand({ Bucket, Key }))
+    }
+    await Promise.all(Array.from({ length: 16 }, lane))
+  }
   return {
     name: Bucket,
     options: { bucket: Bucket, prefix: 'team/threadbase/', ...access, ...options },
@@ -51,16 +62,9 @@ export async function makeBucket(options: Partial<S3Options> = {}): Promise<Test
     put: async (Key, Body) => void (await client.send(new PutObjectCommand({ Bucket, Key, Body }))),
     keys,
     uploads: async () => (await begun()).map(({ Key = '' }) => Key),
+    empty,
     async remove() {
-      for (const { Key, UploadId } of await begun())
-        await client.send(new AbortMultipartUploadCommand({ Bucket, Key, UploadId }))
-      const left = await keys()
-      await Promise.all(
-        Array.from({ length: 16 }, async () => {
-          for (let Key = left.pop(); Key !== undefined; Key = left.pop())
-            await client.send(new DeleteObjectCommand({ Bucket, Key }))
-        }),
-      )
+      await empty()
       await client.send(new DeleteBucketCommand({ Bucket }))
       client.destroy()
     },

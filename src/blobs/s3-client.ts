@@ -144,6 +144,9 @@ const WHY: Record<string, string> = {
   PermanentRedirect: 'the bucket is in another region',
   AuthorizationHeaderMalformed: 'the bucket is in another region',
   CredentialsProviderError: 'there are no credentials',
+  // of HEAD, whose answer has no body that would say more
+  'HTTP 301': 'the bucket is in another region',
+  'HTTP 403': 'the access key or its secret is wrong, or it may not do this',
   QuotaExceeded: 'it is full',
   ENOTFOUND: 'the host is not known',
   ECONNREFUSED: 'the connection is refused',

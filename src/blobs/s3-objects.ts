@@ -9,7 +9,14 @@ import { isMissing, type S3, statusOf } from './s3-client.ts'
 
 export type S3Object = { size: number; modifiedAt: Date }
 
-/** Undefined when there is none, or no bucket: S3 does not say which. */
+/** Undefined when there is none. @throws unavailable when there is no bucket: whoever looks for lost bytes must know which */
+export async function findObject(s3: S3, key: string): Promise<S3Object | undefined> {
+  const found = await headObject(s3, key)
+  if (found === undefined) await requireBucket(s3)
+  return found
+}
+
+/** The same in one question. Undefined also when there is no bucket: S3 does not say which. */
 export async function headObject(s3: S3, key: string): Promise<S3Object | undefined> {
   const command = new HeadObjectCommand({ Bucket: s3.bucket, Key: key })
   const head = await s3.askUnless(isMissing, () => s3.client.send(command))
@@ -18,8 +25,8 @@ export async function headObject(s3: S3, key: string): Promise<S3Object | undefi
   return { size, modifiedAt }
 }
 
-/** @throws unavailable when there is no bucket. One that may not be asked for is taken to be there. */
-export async function requireBucket(s3: S3): Promise<void> {
+/** One that may not be asked for is taken to be there. */
+async function requireBucket(s3: S3): Promise<void> {
   const command = new HeadBucketCommand({ Bucket: s3.bucket })
   try {
     await s3.client.send(command)

@@ -4,7 +4,7 @@ import { keyOf, noObject, requireStageable, type Staged, type StageOptions, UPLO
 import { createIntake, type Intake, inParts, requireSize, type TakenIn } from './intake.ts'
 import type { S3 } from './s3-client.ts'
 import { copyObject } from './s3-copy.ts'
-import { headObject, putOnce, removeObject } from './s3-objects.ts'
+import { findObject, headObject, putOnce, removeObject } from './s3-objects.ts'
 import { uploadParts } from './s3-parts.ts'
 import { openObject } from './s3-read.ts'
 
@@ -99,7 +99,7 @@ async function uploaded(
  */
 export async function stageObject(s3: S3, from: string, options: StageOptions): Promise<Staged> {
   const { isUpload } = requireStageable(from, s3.prefix)
-  const source = await headObject(s3, from)
+  const source = await findObject(s3, from)
   if (source === undefined) throw noObject(from)
   requireSize(source.size, options)
   const key = newKey(s3)

@@ -20,7 +20,7 @@ import {
 import { createVerifier } from './intake.ts'
 import { createS3, type S3, type S3Options } from './s3-client.ts'
 import { listBlobs, sweep } from './s3-list.ts'
-import { headObject, removeObject, requireBucket, toBase64 } from './s3-objects.ts'
+import { findObject, removeObject, toBase64 } from './s3-objects.ts'
 import { openObject } from './s3-read.ts'
 import { stageBytes, stageObject } from './s3-stage.ts'
 
@@ -54,11 +54,8 @@ export function openS3(options: S3Options): Blobs {
 }
 
 async function find(s3: S3, key: string, sha256: Sha256): Promise<StoredBlob | undefined> {
-  const found = await headObject(s3, key)
-  if (found !== undefined) return { sha256, size: found.size, modifiedAt: found.modifiedAt }
-  // nothing is found in a bucket that is not there, either: whoever looks for lost bytes must know which
-  await requireBucket(s3)
-  return undefined
+  const found = await findObject(s3, key)
+  return found && { sha256, size: found.size, modifiedAt: found.modifiedAt }
 }
 
 async function read(s3: S3, key: string, sha256: Sha256, options: ReadOptions): Promise<Readable> {

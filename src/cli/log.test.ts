@@ -60,6 +60,8 @@ describe('a log line', () => {
     'api_key',
     'apiKeys',
     'clientSecret',
+    'secretAccessKey',
+    'AWS_SECRET_ACCESS_KEY',
     'DATABASE_URL',
     'encryptionKeys',
     'ENCRYPTION_KEY',

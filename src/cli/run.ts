@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { Command, CommanderError } from 'commander'
-import { type Config, parseConfig } from '../config.ts'
+import { type Config, parseConfig, withDataDir } from '../config.ts'
 import { EXIT_CODE, isThreadbaseError, ThreadbaseError } from '../core/errors.ts'
 import { VERSION } from '../version.ts'
 import { blobsCommand } from './blobs.ts'
@@ -52,7 +52,10 @@ export function createProgram(streams: CliStreams): { program: Command; exitCode
     )
     .version(VERSION, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print help for a command')
-    .option('--data-dir <dir>', 'directory of the embedded store; comes before DATABASE_URL and DATA_DIR')
+    .option(
+      '--data-dir <dir>',
+      'directory of the embedded store; comes before DATABASE_URL, S3_BUCKET and DATA_DIR',
+    )
     .addHelpText('after', ENVIRONMENT)
     .configureOutput({
       writeOut: (text) => void streams.stdout.write(text),
@@ -93,7 +96,7 @@ function inherit(command: Command): void {
 
 function configOf(program: Command, env: CliContext['env']): Config {
   const { dataDir } = program.opts<{ dataDir?: string }>()
-  return parseConfig(dataDir === undefined ? env : { ...env, DATABASE_URL: undefined, DATA_DIR: dataDir })
+  return parseConfig(dataDir === undefined ? env : withDataDir(env, dataDir))
 }
 
 function requireStore({ databaseUrl, dataDir }: Config): void {

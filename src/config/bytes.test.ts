@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { parseConfig } from '../config.ts'
+import { parseConfig, withDataDir } from '../config.ts'
 
 const s3 = (env: Record<string, string>) => parseConfig({ S3_BUCKET: 'bytes', ...env }).blobs.s3
 
@@ -21,6 +21,22 @@ describe('where bytes are kept', () => {
     expect(s3({ S3_ENDPOINT })).toMatchObject({ endpoint: S3_ENDPOINT, forcePathStyle: true })
     expect(s3({ S3_ENDPOINT, S3_FORCE_PATH_STYLE: 'no' })).toMatchObject({ forcePathStyle: false })
     expect(s3({ S3_FORCE_PATH_STYLE: 'yes' })).toMatchObject({ forcePathStyle: true })
+  })
+
+  test('who names a directory has them there', () => {
+    const env = {
+      S3_BUCKET: 'bytes',
+      S3_PREFIX: 'a/',
+      S3_ENDPOINT: 'http://s3',
+      DATABASE_URL: 'postgres://x/y',
+    }
+    const config = parseConfig(withDataDir({ ...env, PORT: '1' }, 'here'))
+    expect(config).toMatchObject({
+      blobs: { s3: undefined },
+      databaseUrl: undefined,
+      dataDir: 'here',
+      port: 1,
+    })
   })
 
   test('a prefix ends in a slash', () => {

@@ -3,7 +3,7 @@ export const REDACTED = '[redacted]'
 
 // names without case and separators; of messages, what users wrote
 const SECRET =
-  /(authorization|cookie|password|passwordhash|passwd|secret|token|apikey|privatekey|encryptionkey|credentials?|databaseurl|redisurl)s?$/
+  /(authorization|cookie|password|passwordhash|passwd|secret|token|apikey|accesskey|privatekey|encryptionkey|credentials?|databaseurl|redisurl)s?$/
 const SECRET_NAMES = new Set([
   'key',
   'xapikey',
