@@ -7,6 +7,7 @@ import { configDefaults, defineConfig } from 'vitest/config'
 const ALIKE_IN_EVERY_MODE = [
   'src/{bus,cache,core,redis}/**',
   'src/encryption.test.ts',
+  'src/credentials/{key-source,vault}.test.ts',
   'src/checkpoints/{serde,tree,validation,versions}.test.ts',
   'src/checkpoints/store/texts.test.ts',
   'src/db/{arrays,directory-lock,pglite,postgres}.test.ts',
@@ -15,7 +16,7 @@ const ALIKE_IN_EVERY_MODE = [
   'src/transfer/cli.test.ts',
   'test/{architecture,docs,harness,openai-server,ports,redis-access,redis-faults}.test.ts',
   'test/langgraph/{dialogues,kill,two-runs}.test.ts',
-  'test/e2e/{auth-modes,package,redis,refusals,two-servers,users,walkthrough}.test.ts',
+  'test/e2e/{auth-modes,keys,package,redis,refusals,two-servers,users,walkthrough}.test.ts',
 ]
 const again = process.env.THREADBASE_TEST_RLS === 'enforce'
 
