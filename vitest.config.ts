@@ -8,6 +8,7 @@ const ALIKE_IN_EVERY_MODE = [
   'src/{blobs,bus,cache,config,core,redis}/**',
   'src/open-blobs.test.ts',
   'src/encryption.test.ts',
+  'src/credentials/{key-source,vault}.test.ts',
   'src/checkpoints/{serde,tree,validation,versions}.test.ts',
   'src/checkpoints/store/texts.test.ts',
   'src/db/{arrays,directory-lock,pglite,postgres}.test.ts',
@@ -16,7 +17,7 @@ const ALIKE_IN_EVERY_MODE = [
   'src/transfer/cli.test.ts',
   'test/{architecture,docs,harness,openai-server,ports,redis-access,redis-faults}.test.ts',
   'test/langgraph/{dialogues,kill,two-runs}.test.ts',
-  'test/e2e/{auth-modes,package,redis,refusals,two-servers,users,walkthrough}.test.ts',
+  'test/e2e/{auth-modes,keys,package,redis,refusals,two-servers,users,walkthrough}.test.ts',
 ]
 const again = process.env.THREADBASE_TEST_RLS === 'enforce'
 

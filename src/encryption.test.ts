@@ -100,6 +100,27 @@ describe('ENCRYPTION_KEY and CHECKPOINT_ENCRYPTION', () => {
     })
   })
 
+  test('keys may be options of the library, before those of the environment', async () => {
+    const dataDir = await newDataDir()
+    const [own, other] = [newKey(), newKey()]
+    const openWith = (key: string) =>
+      openThreadbase({ dataDir, encryptionKeys: [key], env: { ENCRYPTION_KEY: other } })
+    const tb = await openWith(own)
+    await tb.credentials.apiKeys.put({ userId: 'u' }, { userId: 'u', via: 'library' }, 'x', {
+      apiKey: SECRET.trim(),
+    })
+    expect(await tb.credentials.forUser('u').resolve('x')).toBe(SECRET.trim())
+    await tb.close()
+    const again = await openWith(other)
+    await expect(again.credentials.forUser('u').resolve('x')).rejects.toMatchObject({
+      code: 'unavailable',
+      details: { keyId: readKey(own)?.id },
+    })
+    await again.close()
+    await expect(stat(join(dataDir, 'encryption.key'))).rejects.toMatchObject({ code: 'ENOENT' })
+    await expect(openWith('hunter2')).rejects.toMatchObject({ code: 'invalid_input' })
+  })
+
   describe.skipIf(postgresUrl === null)('on PostgreSQL', () => {
     const databaseSchema = newSchemaName()
     const open = (env: Record<string, string>, options: ThreadbaseOptions = {}) =>

@@ -49,11 +49,12 @@ export function keysToJson(ring: Ring, counts: TableKey[]): string {
 }
 
 export function rotationToJson(ring: Ring, rotation: Rotation, outcome: Outcome): string {
-  const { reencrypted, damaged, left, counts } = rotation
+  const { reencrypted, refused, damaged, left, counts } = rotation
   const { interrupted, dryRun, seconds } = outcome
   return `${JSON.stringify({
     reencrypted,
     left,
+    refused,
     damaged: damaged.map(({ keyId, ...row }) => ({ ...row, key_id: keyId })),
     keys: toJson(ring, counts),
     interrupted,

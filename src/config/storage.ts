@@ -129,7 +129,7 @@ export const STORAGE = {
     name: 'ENCRYPTION_KEY',
     kind: 'secret',
     description:
-      'Encrypts what is stored encrypted: 32 random bytes in base64 or base64url (a Fernet key is one), the same on all servers. A list (comma-separated) to change it: the first encrypts, all decrypt. Who loses it loses what it encrypted. Default, on the embedded store: made when it is first needed, in `DATA_DIR/encryption.key`. Required with `NODE_ENV=production`.',
+      'Encrypts provider keys and variables of users, and what `CHECKPOINT_ENCRYPTION` says: 32 random bytes in base64 or base64url (a Fernet key is one), the same on all servers. A list (comma-separated) to change it: the first encrypts, all decrypt; `threadbase keys` makes and changes them. Who loses it loses what it encrypted. Default, on the embedded store: made when it is first needed, in `DATA_DIR/encryption.key`. Required with `NODE_ENV=production`.',
     check: listOf(
       (part) => readKey(part) !== undefined,
       `must hold one or more keys, separated by commas, each ${KEY_FORM}`,

@@ -1,4 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { engines, openServices, recordingLog, TEST_KEY, type TestDatabase } from '../../test/harness.ts'
@@ -286,6 +287,42 @@ for (const engine of engines) {
           const theirs = python('print(Fernet(sys.argv[1]).decrypt(sys.argv[2].encode()).hex())', ours, token)
           expect(Buffer.from(theirs, 'hex').toString()).toBe(secret)
         }
+      })
+
+      test('come with the SQL of docs/keep-secrets.md', async () => {
+        const { db, schema } = opened.database
+        const theirs = `theirs_${randomBytes(4).toString('hex')}`
+        const key = newEncryptionKey()
+        const seal = (text: string) => createFernet(readRing([key]) as KeyRing).encrypt(Buffer.from(text))
+        await sql`create schema ${sql.id(theirs)}`.execute(db)
+        await sql`create table ${sql.id(theirs)}.user_api_keys (user_id varchar(255) primary key, openai_key text,
+          anthropic_key text, created_at timestamp default now(), updated_at timestamp)`.execute(db)
+        await sql`create table ${sql.id(theirs)}.variable (id uuid primary key, name varchar(255), value text,
+          type varchar(50), user_id uuid, created_at timestamp default now(), updated_at timestamp)`.execute(
+          db,
+        )
+        const [user, id] = [randomUUID(), randomUUID()]
+        await sql`insert into ${sql.id(theirs)}.user_api_keys values (${user}, ${seal('sk-openai')}, '')`.execute(
+          db,
+        )
+        await sql`insert into ${sql.id(theirs)}.variable
+                  values (${id}::uuid, 'V', ${seal('a value')}, 'Generic', ${user}::uuid)`.execute(db)
+        const page = await readFile(new URL('../../docs/keep-secrets.md', import.meta.url), 'utf8')
+        const [, statements = ''] = /^```sql\n([\s\S]*?)^```$/m.exec(page) ?? []
+        const here = statements.replaceAll('public.', `${theirs}.`).replaceAll('threadbase.', `${schema}.`)
+        const inserts = here.split(/;$/m).filter((text) => text.includes('insert'))
+        // a second time changes nothing
+        for (const insert of [...inserts, ...inserts]) await sql.raw(insert).execute(db)
+        const both = await withKeys(fixedKeys([TEST_KEY, key]))
+        expect(await resolve({ userId: user }, 'openai', both)).toBe('sk-openai')
+        expect(await both.credentials.forUser(user).find('anthropic')).toBeUndefined()
+        expect(await both.variables.getVariable({ userId: user }, id)).toMatchObject({
+          name: 'V',
+          type: 'generic',
+          value: 'a value',
+          keyId: null,
+        })
+        await sql`drop schema ${sql.id(theirs)} cascade`.execute(db)
       })
     })
 

@@ -79,17 +79,15 @@ export async function reencryptBatch(
       const next = isLast ? undefined : chosen.at(-1)?.key
       if (chosen.length === 0) return { done: 0, refused: [], next }
       // in a statement of its own: it sees what was committed before the rows were locked
-      const rows = await readRows(
-        tx,
-        table,
-        chosen.map(({ key }) => key),
-      )
-      const results = rows.map((row) => ({ ...row, ...table.reencrypt(row) }))
-      const written = results.filter((result) => 'problem' in result === false)
+      const keys = chosen.map(({ key }) => key)
+      const written: EncryptedRow[] = []
+      const refused: Batch['refused'] = []
+      for (const row of await readRows(tx, table, keys)) {
+        const result = table.reencrypt(row)
+        if ('value' in result) written.push({ ...row, ...result })
+        else refused.push({ key: row.key, keyId: row.keyId, ...result })
+      }
       if (!options.dryRun && written.length > 0) await writeRows(tx, table, options.keyIds[0], written)
-      const refused = results.flatMap(({ value: _, ...row }) =>
-        'problem' in row && row.problem !== undefined ? [row] : [],
-      )
       return { done: written.length, refused, next }
     })
 }
