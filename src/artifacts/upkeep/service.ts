@@ -150,7 +150,12 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
         db,
         batch.map(({ sha256 }) => sha256),
       )
-      const found = batch.filter(({ sha256 }) => unknown.has(sha256))
+      const found: StoredBlob[] = []
+      await forEach([...unknown], REMOVE_AT_ONCE, async (sha256) => {
+        // another collector, which removes bytes before the row is gone, may have been there since they were listed
+        const blob = await blobs.find(sha256)
+        if (blob !== undefined) found.push(blob)
+      })
       const last = batch.at(-1)
       batch = []
       report.strays += found.length
