@@ -16,6 +16,9 @@ const MAX_FIELD_BYTES = 1_000_000
 // what clients send when nobody told them what it is
 const NO_CLAIM = /^(application\/(octet-stream|x-www-form-urlencoded)|multipart\/form-data)\b/
 
+// of a part that says nothing (RFC 7578, section 4.4): the name tells more
+const PART_DEFAULT = 'text/plain'
+
 /** Routes whose body is bytes, in any type, JSON included: it comes as a stream. */
 export async function withUploads(
   app: FastifyInstance,
@@ -124,7 +127,7 @@ function ofForm(request: FastifyRequest, maxBytes: number): Body {
         else {
           hasFile = true
           if (part.filename !== '') claims.filename = part.filename
-          if (!NO_CLAIM.test(part.mimetype)) claims.mime = part.mimetype
+          if (!NO_CLAIM.test(part.mimetype) && part.mimetype !== PART_DEFAULT) claims.mime = part.mimetype
           yield* part.file as AsyncIterable<Uint8Array>
         }
       }
