@@ -1,4 +1,4 @@
-import type { Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import { type Blobs, type LocalUrls, noBlob, type ReadOptions, requireSha256 } from '../../blobs/blobs.ts'
@@ -57,7 +57,8 @@ export async function sendBytes(
   if (range !== undefined)
     reply.status(206).header('content-range', `bytes ${range.start}-${range.end}/${size}`)
   reply.header('content-length', range === undefined ? size : range.end - range.start + 1)
-  if (request.method === 'HEAD') return reply.send('')
+  // as a stream: of a text the framework would write the length of that
+  if (request.method === 'HEAD') return reply.send(Readable.from([]))
   return reply.send(await open(range ?? {}))
 }
 

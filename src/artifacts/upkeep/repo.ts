@@ -10,16 +10,22 @@ const named = sql`(exists (select from ${t.artifacts} a where a.sha256 = b.sha25
 // two conditions, each of which can be an anti-join
 const unnamed = sql`not exists (select from ${t.artifacts} a where a.sha256 = b.sha256)
    and not exists (select from ${t.files} f where f.sha256 = b.sha256)`
+// what a run finds that has deleted the files that have expired
+const unnamedThen = sql`not exists (select from ${t.artifacts} a where a.sha256 = b.sha256)
+   and not exists (select from ${t.files} f
+                    where f.sha256 = b.sha256 and (f.expires_at is null or f.expires_at > now()))`
 const old = (graceS: number) => sql`b.touched_at <= now() - make_interval(secs => ${graceS}::float8)`
 
 /** Rows behind `after`, in order of their hash, that nobody names and nobody touched for `graceS` seconds. */
-const orphans = (after: string, graceS: number, limit: number) => sql`
+const orphans = (nobody: typeof unnamed, after: string, graceS: number, limit: number) => sql`
   select b.sha256, b.size from ${t.blobs} b
-   where b.sha256 > ${after} and ${old(graceS)} and ${unnamed}
+   where b.sha256 > ${after} and ${old(graceS)} and ${nobody}
    order by b.sha256 limit ${limit}::int`
 
+/** For a dry run: bytes that only files which have expired name count as well. */
 export async function listOrphans(db: Db, after: string, graceS: number, limit: number): Promise<BlobRow[]> {
-  const { rows } = await sql<BlobRow>`/* blobs.orphans */ ${orphans(after, graceS, limit)}`.execute(db)
+  const { rows } =
+    await sql<BlobRow>`/* blobs.orphans */ ${orphans(unnamedThen, after, graceS, limit)}`.execute(db)
   return rows
 }
 
@@ -27,7 +33,7 @@ export async function listOrphans(db: Db, after: string, graceS: number, limit: 
 export async function lockOrphans(tx: Db, after: string, graceS: number, limit: number): Promise<BlobRow[]> {
   const { rows } = await sql<BlobRow>`
     /* blobs.lock_orphans */
-    ${orphans(after, graceS, limit)} for update of b skip locked`.execute(tx)
+    ${orphans(unnamed, after, graceS, limit)} for update of b skip locked`.execute(tx)
   return rows
 }
 
@@ -47,7 +53,7 @@ export async function deleteOrphans(tx: Db, hashes: string[]): Promise<BlobRow[]
 export async function countYoung(db: Db, graceS: number): Promise<number> {
   const { rows } = await sql<{ count: number }>`
     /* blobs.young */
-    select count(*) as count from ${t.blobs} b where not ${old(graceS)} and ${unnamed}`.execute(db)
+    select count(*) as count from ${t.blobs} b where not ${old(graceS)} and ${unnamedThen}`.execute(db)
   return Number(rows[0]?.count ?? 0)
 }
 

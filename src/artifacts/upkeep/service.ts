@@ -151,10 +151,11 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
         batch.map(({ sha256 }) => sha256),
       )
       const found: StoredBlob[] = []
-      for (const blob of batch) {
-        // another collector may have removed row and bytes since they were listed
-        if (unknown.has(blob.sha256) && (await blobs.find(blob.sha256)) !== undefined) found.push(blob)
-      }
+      await forEach([...unknown], REMOVE_AT_ONCE, async (sha256) => {
+        // another collector, which removes bytes before the row is gone, may have been there since they were listed
+        const blob = await blobs.find(sha256)
+        if (blob !== undefined) found.push(blob)
+      })
       const last = batch.at(-1)
       batch = []
       report.strays += found.length

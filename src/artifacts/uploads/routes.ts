@@ -16,6 +16,9 @@ const MAX_FIELD_BYTES = 1_000_000
 // what clients send when nobody told them what it is
 const NO_CLAIM = /^(application\/(octet-stream|x-www-form-urlencoded)|multipart\/form-data)\b/
 
+// of a part that says nothing (RFC 7578, section 4.4): the name tells more
+const PART_DEFAULT = 'text/plain'
+
 /** Routes whose body is bytes, in any type, JSON included: it comes as a stream. */
 export async function withUploads(
   app: FastifyInstance,
@@ -61,15 +64,17 @@ export async function readBody<T>(
   { maxBytes }: { maxBytes: number },
   use: (body: Body) => Promise<T>,
 ): Promise<T> {
+  // who reads no further lets go of the request, not of the connection: only its other end does that
+  const { socket } = request.raw
   try {
-    if (request.isMultipart()) return await use(ofForm(request, maxBytes))
+    if (request.isMultipart()) return await use(ofForm(request))
     if (Number(request.headers['content-length'] ?? 0) > maxBytes)
       throw new ThreadbaseError('too_large', `more than ${maxBytes} bytes`, { maxBytes })
     return await use(ofStream(request))
   } catch (error) {
     if (request.raw.complete) throw error
     reply.header('connection', 'close')
-    throw request.raw.destroyed ? wentAway(error) : error
+    throw socket.destroyed ? wentAway(error) : error
   }
 }
 
@@ -109,13 +114,19 @@ function readFilename(header: string): string {
 }
 
 /** A form with one file. Fields may come before and behind it. */
-function ofForm(request: FastifyRequest, maxBytes: number): Body {
+function ofForm(request: FastifyRequest): Body {
   const values: Record<string, string> = Object.create(null)
   Object.assign(values, request.query)
   const claims: { filename?: string; mime?: string } = {}
   const source = async function* () {
     let hasFile = false
-    const limits = { files: 2, fields: MAX_FIELDS, fieldSize: MAX_FIELD_BYTES, fileSize: maxBytes + 1 }
+    // whoever takes the bytes counts them
+    const limits = {
+      files: 2,
+      fields: MAX_FIELDS,
+      fieldSize: MAX_FIELD_BYTES,
+      fileSize: Number.POSITIVE_INFINITY,
+    }
     try {
       for await (const part of request.parts({ limits, preservePath: true })) {
         if (part.type === 'field') values[part.fieldname] = textOf(part)
@@ -124,7 +135,7 @@ function ofForm(request: FastifyRequest, maxBytes: number): Body {
         else {
           hasFile = true
           if (part.filename !== '') claims.filename = part.filename
-          if (!NO_CLAIM.test(part.mimetype)) claims.mime = part.mimetype
+          if (!NO_CLAIM.test(part.mimetype) && part.mimetype !== PART_DEFAULT) claims.mime = part.mimetype
           yield* part.file as AsyncIterable<Uint8Array>
         }
       }
