@@ -6,9 +6,10 @@
 -- What the storage holds, by SHA-256, whoever it belongs to: one row however many users store the same bytes. So it has
 -- no user_id; a role that policies bind sees nothing of it.
 --
--- Who stores bytes writes or touches the row first, then puts the bytes, then names them. Who collects locks the rows
--- that nobody names and nobody touched for a while, and removes the bytes before it lets go of the rows. So a row may be
--- without its bytes for a moment, and bytes are never without a row that the collector finds.
+-- Who stores bytes touches the row first, which makes it where there is none, then puts the bytes, then names them. Who
+-- collects takes away the rows that nobody names and nobody touched for a while, and notes the removal, in one
+-- transaction; then removes the bytes, then the note. So a row may be without its bytes until it has a name, and no
+-- longer; and bytes may be without a row, which the next collection finds.
 create table :"schema".blobs (
   sha256     text collate "C" not null check (sha256 ~ '^[0-9a-f]{64}$'),
   size       bigint not null check (size >= 0),
@@ -16,6 +17,27 @@ create table :"schema".blobs (
   touched_at timestamptz(3) not null default now(),
   primary key (sha256)
 );
+
+-- Bytes that are being removed: who stores the same ones waits. Not a lock that ends with a connection: what was asked of
+-- the storage goes on without it. A collector that dies leaves its notes, which end by themselves; by then nothing that it
+-- asked for can be under way any more.
+create table :"schema".blob_removals (
+  sha256 text collate "C" not null,
+  until  timestamptz(3) not null,
+  primary key (sha256)
+);
+
+-- True while the bytes are being removed: then ask again before putting them. Both statements see what was committed
+-- before each began: the second one sees the note of whoever made the first one wait.
+create function :"schema".touch_blob(p_sha256 text, p_size bigint) returns boolean
+language plpgsql volatile
+as $function$
+begin
+  insert into :"schema".blobs (sha256, size) values (p_sha256, p_size)
+  on conflict (sha256) do update set touched_at = now();
+  return exists (select from :"schema".blob_removals r where r.sha256 = p_sha256 and r.until > clock_timestamp());
+end
+$function$;
 
 create table :"schema".artifacts (
   user_id      text collate "C" not null,
@@ -91,6 +113,7 @@ create index uploads_by_thread on :"schema".uploads (user_id, thread_id) where t
 create index uploads_by_expiry on :"schema".uploads (expires_at);
 
 alter table :"schema".blobs enable row level security;
+alter table :"schema".blob_removals enable row level security;
 alter table :"schema".artifacts enable row level security;
 alter table :"schema".files enable row level security;
 alter table :"schema".uploads enable row level security;
@@ -110,4 +133,6 @@ create policy own_rows on :"schema".uploads
 drop table :"schema".uploads;
 drop table :"schema".files;
 drop table :"schema".artifacts;
+drop function :"schema".touch_blob(text, bigint);
+drop table :"schema".blob_removals;
 drop table :"schema".blobs;

@@ -142,6 +142,10 @@ for (const engine of engines) {
         await artifacts.create(scope, id, 'bytes', { filename: 'a.txt' })
         await files.create(scope, 'bytes', { filename: 'a.txt', temporary: true })
         await artifacts.startUpload(scope, id, { sha256: 'a'.repeat(64), size: 1 })
+        await database.db
+          .insertInto('blob_removals')
+          .values({ sha256: 'a'.repeat(64), until: new Date() })
+          .execute()
         const { checkpointer } = opened.tb.forUser(scope.userId)
         const values = { list: [{ text: 'x'.repeat(200) }] }
         const state = await checkpointer.put(

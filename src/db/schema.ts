@@ -182,6 +182,11 @@ export type BlobsTable = {
   touched_at: Timestamp
 }
 
+export type BlobRemovalsTable = {
+  sha256: string
+  until: Timestamp
+}
+
 export type ArtifactsTable = {
   user_id: string
   id: string
@@ -268,6 +273,7 @@ export type Schema = {
   store: StoreTable
   store_vectors: StoreVectorsTable
   blobs: BlobsTable
+  blob_removals: BlobRemovalsTable
   artifacts: ArtifactsTable
   files: FilesTable
   uploads: UploadsTable
@@ -302,6 +308,8 @@ export const SCHEMA_OBJECTS: ReadonlySet<string> = new Set([
   'put_store_items',
   'store_distance',
   'blobs',
+  'blob_removals',
+  'touch_blob',
   'artifacts',
   'files',
   'uploads',
@@ -334,6 +342,8 @@ export const t = {
   putStoreItems: sql.table('put_store_items'),
   storeDistance: sql.table('store_distance'),
   blobs: sql.table('blobs'),
+  blobRemovals: sql.table('blob_removals'),
+  touchBlob: sql.table('touch_blob'),
   artifacts: sql.table('artifacts'),
   files: sql.table('files'),
   uploads: sql.table('uploads'),

@@ -1,4 +1,5 @@
 import { buffer } from 'node:stream/consumers'
+import { setTimeout as delay } from 'node:timers/promises'
 import {
   BEGINNING_BYTES,
   type BlobFacts,
@@ -22,6 +23,9 @@ export type ByteSource = Uint8Array | string | AsyncIterable<Uint8Array>
 /** What a row says of bytes that were taken in. */
 export type Named = StoredBytes & { filename: string; meta: Record<string, unknown> }
 type Claims = { filename?: string; mime?: string; meta?: Record<string, unknown> }
+
+const WAIT_MS = 50
+const MAX_WAIT_MS = 20_000
 
 /**
  * Puts bytes into the storage together with the row that names them, so that neither is without the other: the row of
@@ -56,7 +60,7 @@ export function createKeeper(db: Db, blobs: Blobs) {
     async keep<T>(staged: Staged, claims: Claims, insert: (named: Named) => Promise<T>): Promise<T> {
       await using bytes = staged
       const mime = await detectType(bytes.beginning, claims)
-      await repo.touchBlob(db, bytes)
+      await touchBlob(bytes)
       await bytes.commit()
       const { sha256, size } = bytes
       const meta = { ...claims.meta, ...placeOf(blobs, sha256) }
@@ -69,6 +73,18 @@ export function createKeeper(db: Db, blobs: Blobs) {
         throw new ThreadbaseError('unavailable', message, { sha256 }, { cause: error })
       }
     },
+  }
+
+  /** Once this has returned, what is put stays put for the collector's grace period. @throws unavailable */
+  async function touchBlob(facts: BlobFacts): Promise<void> {
+    const { sha256 } = facts
+    for (const started = performance.now(); await repo.touchBlob(db, facts); ) {
+      if (performance.now() - started > MAX_WAIT_MS)
+        throw new ThreadbaseError('unavailable', 'the same bytes are being removed: try again in a minute', {
+          sha256,
+        })
+      await delay(WAIT_MS)
+    }
   }
 }
 

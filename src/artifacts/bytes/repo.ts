@@ -2,14 +2,18 @@ import { sql } from 'kysely'
 import { type Db, t } from '../../db/schema.ts'
 
 /**
- * Says that somebody is about to name these bytes: the collector leaves them alone for its grace period. While it
- * removes them this waits, and makes the row anew. The privileged handle: rows of users are named with theirs.
+ * Says that somebody is about to name these bytes: the collector leaves them alone for its grace period. The privileged
+ * handle: rows of users are named with theirs.
+ * @returns whether they are being removed at this moment: then putting them must wait
  */
-export async function touchBlob(db: Db, { sha256, size }: { sha256: string; size: number }): Promise<void> {
-  await sql`
+export async function touchBlob(
+  db: Db,
+  { sha256, size }: { sha256: string; size: number },
+): Promise<boolean> {
+  const { rows } = await sql<{ removing: boolean }>`
     /* blobs.touch */
-    insert into ${t.blobs} (sha256, size) values (${sha256}, ${size}::bigint)
-    on conflict (sha256) do update set touched_at = now()`.execute(db)
+    select ${t.touchBlob}(${sha256}, ${size}::bigint) as removing`.execute(db)
+  return rows[0]?.removing === true
 }
 
 /** Whether a row of the user, and whether one of anybody else, names the bytes. */

@@ -38,15 +38,36 @@ export async function lockOrphans(tx: Db, after: string, graceS: number, limit: 
 }
 
 /**
- * Removes those of the rows that still nobody names: a statement of its own sees what was named while the first one waited.
- * Behind the lock nobody can name them any more, for a name waits for the row.
+ * Removes those of the rows that still nobody names, and notes for so long that their bytes are being removed. A statement
+ * of its own sees what was named while the first one waited; behind the lock nobody can name them any more.
  */
-export async function deleteOrphans(tx: Db, hashes: string[]): Promise<BlobRow[]> {
+export async function takeOrphans(tx: Db, hashes: string[], leaseS: number): Promise<BlobRow[]> {
   const { rows } = await sql<BlobRow>`
-    /* blobs.delete_orphans */
-    delete from ${t.blobs} b where b.sha256 = any(${textArray(hashes)}::text[]) and ${unnamed}
-    returning b.sha256, b.size`.execute(tx)
+    /* blobs.take_orphans */
+    with taken as (
+      delete from ${t.blobs} b where b.sha256 = any(${textArray(hashes)}::text[]) and ${unnamed}
+      returning b.sha256, b.size
+    ), noted as (
+      insert into ${t.blobRemovals} (sha256, until)
+      select sha256, clock_timestamp() + make_interval(secs => ${leaseS}::float8) from taken
+      on conflict (sha256) do update set until = excluded.until
+    )
+    select * from taken`.execute(tx)
   return rows
+}
+
+/** Their bytes are gone: who stores them again need not wait. */
+export async function endRemovals(db: Db, hashes: string[]): Promise<void> {
+  await sql`
+    /* blobs.end_removals */
+    delete from ${t.blobRemovals} where sha256 = any(${textArray(hashes)}::text[])`.execute(db)
+}
+
+/** Notes of collectors that died. */
+export async function deleteExpiredRemovals(db: Db): Promise<void> {
+  await sql`
+    /* blobs.expired_removals */
+    delete from ${t.blobRemovals} where until <= clock_timestamp()`.execute(db)
 }
 
 /** How many rows nobody names and somebody touched within the grace period. */
@@ -57,12 +78,15 @@ export async function countYoung(db: Db, graceS: number): Promise<number> {
   return Number(rows[0]?.count ?? 0)
 }
 
-/** Those of the hashes that have no row. */
+/** Those of the hashes that have no row, and whose bytes nobody is about to remove. */
 export async function findUnknown(db: Db, hashes: string[]): Promise<Set<string>> {
   const { rows } = await sql<{ sha256: string }>`
     /* blobs.unknown */
     select i.sha256 from unnest(${textArray(hashes)}::text[]) as i (sha256)
-     where not exists (select from ${t.blobs} b where b.sha256 = i.sha256)`.execute(db)
+     where not exists (select from ${t.blobs} b where b.sha256 = i.sha256)
+       and not exists (select from ${t.blobRemovals} r where r.sha256 = i.sha256 and r.until > clock_timestamp())`.execute(
+    db,
+  )
   return new Set(rows.map(({ sha256 }) => sha256))
 }
 

@@ -60,6 +60,9 @@ const LIST_BATCH = 1_000
 const REMOVE_AT_ONCE = 16
 const VERIFY_AT_ONCE = 4
 const MAX_NAMES = 10
+/** How long a note of a removal is good for, and until when one is begun: between them any of the storage's attempts ends. */
+const LEASE_S = 300
+const START_WITHIN_MS = 100_000
 
 /**
  * What keeps storage and database in step, for operators: of all users. While it runs, everything else goes on; several at
@@ -82,6 +85,7 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
       const tell = (from: number, to: number) => (sha256: string) =>
         options.onProgress?.(from + (to - from) * placeOf(sha256), report)
       const run = { graceS, signal, report }
+      if (!dryRun) await repo.deleteExpiredRemovals(db)
       await endExpired(run, uploadGraceS, dryRun)
       await findStrays(run, dryRun, tell(0, 0.5))
       if (dryRun) await countOrphans(run, tell(0.5, 1))
@@ -175,22 +179,36 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
 
   async function removeOrphans({ graceS, signal, report }: Run, tell: (at: string) => void) {
     for (let after = ''; signal?.aborted !== true; ) {
-      const { locked, removed } = await db.transaction().execute(async (tx) => {
+      const started = performance.now()
+      const { locked, taken } = await db.transaction().execute(async (tx) => {
         const locked = await repo.lockOrphans(tx, after, graceS, BATCH)
         const hashes = locked.map(({ sha256 }) => sha256)
-        const removed = locked.length === 0 ? [] : await repo.deleteOrphans(tx, hashes)
-        // before the rows are let go of: who waits for one puts the bytes anew
-        await forEach(removed, REMOVE_AT_ONCE, ({ sha256 }) => blobs.remove(sha256))
-        return { locked, removed }
+        return { locked, taken: hashes.length === 0 ? [] : await repo.takeOrphans(tx, hashes, LEASE_S) }
       })
-      report.removed += removed.length
-      for (const { size } of removed) report.removedBytes += size
+      await removeTaken(taken, report, started)
       const last = locked.at(-1)
       if (last === undefined) return
       after = last.sha256
       tell(after)
       if (locked.length < BATCH) return
     }
+  }
+
+  /**
+   * What is left when this fails has no row any more: the next collection finds it in the storage. Its notes stay until they
+   * end, since a removal that failed here may still be under way there.
+   */
+  async function removeTaken(taken: repo.BlobRow[], report: CollectReport, started: number): Promise<void> {
+    const removed: string[] = []
+    await forEach(taken, REMOVE_AT_ONCE, async ({ sha256, size }) => {
+      // a removal must have ended when its note does
+      if (performance.now() - started > START_WITHIN_MS) return
+      await blobs.remove(sha256)
+      removed.push(sha256)
+      report.removed++
+      report.removedBytes += size
+    })
+    if (removed.length > 0) await repo.endRemovals(db, removed)
   }
 
   async function countOrphans({ graceS, signal, report }: Run, tell: (at: string) => void) {
