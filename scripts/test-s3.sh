@@ -79,6 +79,10 @@ osd_memory_target = 1073741824
 rgw_data = $dir/rgw
 rgw_frontends = beast endpoint=127.0.0.1:$port
 rgw_thread_pool_size = 32
+# space of what was deleted is free after seconds, not hours: a disk that is full is the end of the server
+rgw_gc_obj_min_wait = 5
+rgw_gc_processor_period = 10
+rgw_gc_processor_max_time = 10
 CONF
 
 # now and then it asks before it has got the monitor's map, and is told of a wrong fsid
