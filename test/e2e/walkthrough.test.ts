@@ -31,9 +31,9 @@ describe('the commands of the documentation, with the installed package', () => 
     env = { DATA_DIR: `${cwd}/data`, AUTH_MODE: 'accounts', REGISTRATION: 'true', BCRYPT_COST: '4' }
   }, SLOW_MS)
 
-  async function bash(script: string): Promise<string> {
+  async function bash(script: string, environment = env): Promise<string> {
     const path = [dirname(installed.command), childEnv.PATH].join(delimiter)
-    const options = { cwd, env: { ...childEnv, ...env, PATH: path } }
+    const options = { cwd, env: { ...childEnv, ...environment, PATH: path } }
     const ended = await promisify(execFile)('bash', ['-c', STRICT + script], options).catch((error) => {
       throw new Error(`${error.message}\n${error.stdout}`)
     })
@@ -83,6 +83,29 @@ describe('the commands of the documentation, with the installed package', () => 
         'activated',
         'new',
       ])
+    },
+    SLOW_MS,
+  )
+
+  test(
+    'files: stored, read, uploaded by the client, collected',
+    async () => {
+      const single = { DATA_DIR: `${cwd}/files` }
+      const blocks = blocksOf('keep-files.md')
+      const offline = blocks.pop() ?? ''
+      expect(offline).toMatch(/^threadbase blobs gc --dry-run\n/)
+      const server = await serve(single, ['--port', '0'], installed.command)
+      const said = await bash(blocks.join('\n').replaceAll('http://127.0.0.1:4100', server.url), single)
+      expect(said).toContain('"run_id":"r1","tool_call_id":null,"meta":{"rows":1}')
+      expect(said).toContain('\nmonth,degrees\nMarch,21\n')
+      expect(said).toContain('\nmonth\n')
+      for (const name of ['table (1).csv', 'table (2).csv', 'weather.csv'])
+        expect(said).toContain(`"name":"${name}"`)
+      expect(said.trim().split('\n').at(-1)).toMatch(/"filename":"table\.csv","mime":"text\/csv"/)
+      expect(await stop(server)).toMatchObject({ code: 0 })
+      const lines = await bash(offline, single)
+      expect(lines.match(/^removed +0 blobs/gm)).toHaveLength(2)
+      expect(lines).toContain('1 blobs checked, 23 bytes: 0 missing, 0 corrupt')
     },
     SLOW_MS,
   )
