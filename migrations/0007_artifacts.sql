@@ -20,11 +20,12 @@ create table :"schema".blobs (
 
 -- Bytes that are being removed: who stores the same ones waits. Not a lock that ends with a connection: what was asked of
 -- the storage goes on without it. A collector that dies leaves its notes, which end by themselves; by then nothing that it
--- asked for can be under way any more.
+-- asked for can be under way any more. Each collector has notes of its own, so that none ends another's.
 create table :"schema".blob_removals (
-  sha256 text collate "C" not null,
-  until  timestamptz(3) not null,
-  primary key (sha256)
+  sha256    text collate "C" not null,
+  collector uuid not null,
+  until     timestamptz(3) not null,
+  primary key (sha256, collector)
 );
 
 -- True while the bytes are being removed: then ask again before putting them. Both statements see what was committed

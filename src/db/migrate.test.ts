@@ -144,7 +144,7 @@ for (const engine of engines) {
         await artifacts.startUpload(scope, id, { sha256: 'a'.repeat(64), size: 1 })
         await database.db
           .insertInto('blob_removals')
-          .values({ sha256: 'a'.repeat(64), until: new Date() })
+          .values({ sha256: 'a'.repeat(64), collector: id, until: new Date() })
           .execute()
         const { checkpointer } = opened.tb.forUser(scope.userId)
         const values = { list: [{ text: 'x'.repeat(200) }] }

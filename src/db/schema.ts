@@ -184,6 +184,7 @@ export type BlobsTable = {
 
 export type BlobRemovalsTable = {
   sha256: string
+  collector: string
   until: Timestamp
 }
 

@@ -41,26 +41,32 @@ export async function lockOrphans(tx: Db, after: string, graceS: number, limit: 
  * Removes those of the rows that still nobody names, and notes for so long that their bytes are being removed. A statement
  * of its own sees what was named while the first one waited; behind the lock nobody can name them any more.
  */
-export async function takeOrphans(tx: Db, hashes: string[], leaseS: number): Promise<BlobRow[]> {
+export async function takeOrphans(
+  tx: Db,
+  collector: string,
+  hashes: string[],
+  leaseS: number,
+): Promise<BlobRow[]> {
   const { rows } = await sql<BlobRow>`
     /* blobs.take_orphans */
     with taken as (
       delete from ${t.blobs} b where b.sha256 = any(${textArray(hashes)}::text[]) and ${unnamed}
       returning b.sha256, b.size
     ), noted as (
-      insert into ${t.blobRemovals} (sha256, until)
-      select sha256, clock_timestamp() + make_interval(secs => ${leaseS}::float8) from taken
-      on conflict (sha256) do update set until = excluded.until
+      insert into ${t.blobRemovals} (sha256, collector, until)
+      select sha256, ${collector}::uuid, clock_timestamp() + make_interval(secs => ${leaseS}::float8) from taken
+      on conflict (sha256, collector) do update set until = excluded.until
     )
     select * from taken`.execute(tx)
   return rows
 }
 
-/** Their bytes are gone: who stores them again need not wait. */
-export async function endRemovals(db: Db, hashes: string[]): Promise<void> {
+/** Their bytes are gone: who stores them again need not wait for this collector. */
+export async function endRemovals(db: Db, collector: string, hashes: string[]): Promise<void> {
   await sql`
     /* blobs.end_removals */
-    delete from ${t.blobRemovals} where sha256 = any(${textArray(hashes)}::text[])`.execute(db)
+    delete from ${t.blobRemovals}
+     where sha256 = any(${textArray(hashes)}::text[]) and collector = ${collector}::uuid`.execute(db)
 }
 
 /** Notes of collectors that died. */
@@ -160,4 +166,12 @@ export async function listNames(db: Db, sha256: string, limit: number): Promise<
     select user_id, 'files', id from ${t.files} where sha256 = ${sha256}
     limit ${limit}::int`.execute(db)
   return rows.map(({ user_id, table, id }) => ({ userId: user_id, table, id }))
+}
+
+/** When the oldest upload began whose URL may still be good, or just was; undefined when there is none. */
+export async function oldestUpload(db: Db): Promise<Date | undefined> {
+  const { rows } = await sql<{ at: Date | null }>`
+    /* uploads.oldest */
+    select min(created_at) as at from ${t.uploads}`.execute(db)
+  return rows[0]?.at ?? undefined
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { Blobs, StoredBlob } from '../../blobs/blobs.ts'
 import { isThreadbaseError } from '../../core/errors.ts'
+import { newId } from '../../core/ids.ts'
 import type { Database } from '../../db/database.ts'
 import * as repo from './repo.ts'
 
@@ -63,6 +64,7 @@ const MAX_NAMES = 10
 /** How long a note of a removal is good for, and until when one is begun: between them any of the storage's attempts ends. */
 const LEASE_S = 300
 const START_WITHIN_MS = 100_000
+const CLOCK_SKEW_MS = 60_000
 
 /**
  * What keeps storage and database in step, for operators: of all users. While it runs, everything else goes on; several at
@@ -84,14 +86,15 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
       }
       const tell = (from: number, to: number) => (sha256: string) =>
         options.onProgress?.(from + (to - from) * placeOf(sha256), report)
-      const run = { graceS, signal, report }
+      const run = { collector: newId(), graceS, signal, report }
       if (!dryRun) await repo.deleteExpiredRemovals(db)
       await endExpired(run, uploadGraceS, dryRun)
       await findStrays(run, dryRun, tell(0, 0.5))
       if (dryRun) await countOrphans(run, tell(0.5, 1))
       else {
         await removeOrphans(run, tell(0.5, 1))
-        if (signal?.aborted !== true) report.abandonedUploads = await blobs.sweepStaged(uploadGraceS * 1_000)
+        if (signal?.aborted !== true)
+          report.abandonedUploads = await blobs.sweepStaged(await uploadAgeMs(uploadGraceS))
       }
       report.young = await repo.countYoung(db, graceS)
       return report
@@ -142,6 +145,15 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
     report.expiredUploads = await drain(() => repo.deleteExpiredUploads(db, uploads, LIST_BATCH))
   }
 
+  /** What was put to a URL is younger than its upload: nothing goes that one may still be completed with. */
+  async function uploadAgeMs(uploadGraceS: number): Promise<number> {
+    const oldest = await repo.oldestUpload(db)
+    return Math.max(
+      uploadGraceS * 1_000,
+      oldest === undefined ? 0 : Date.now() - oldest.getTime() + CLOCK_SKEW_MS,
+    )
+  }
+
   /**
    * Gives bytes without a row one. Who stores bytes makes the row first, so these are of a database that was put back to an
    * earlier state, or of somebody who wrote into the storage.
@@ -177,15 +189,18 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
     await flush()
   }
 
-  async function removeOrphans({ graceS, signal, report }: Run, tell: (at: string) => void) {
+  async function removeOrphans({ collector, graceS, signal, report }: Run, tell: (at: string) => void) {
     for (let after = ''; signal?.aborted !== true; ) {
       const started = performance.now()
       const { locked, taken } = await db.transaction().execute(async (tx) => {
         const locked = await repo.lockOrphans(tx, after, graceS, BATCH)
         const hashes = locked.map(({ sha256 }) => sha256)
-        return { locked, taken: hashes.length === 0 ? [] : await repo.takeOrphans(tx, hashes, LEASE_S) }
+        return {
+          locked,
+          taken: hashes.length === 0 ? [] : await repo.takeOrphans(tx, collector, hashes, LEASE_S),
+        }
       })
-      await removeTaken(taken, report, started)
+      await removeTaken(taken, { collector, report }, started)
       const last = locked.at(-1)
       if (last === undefined) return
       after = last.sha256
@@ -198,7 +213,11 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
    * What is left when this fails has no row any more: the next collection finds it in the storage. Its notes stay until they
    * end, since a removal that failed here may still be under way there.
    */
-  async function removeTaken(taken: repo.BlobRow[], report: CollectReport, started: number): Promise<void> {
+  async function removeTaken(
+    taken: repo.BlobRow[],
+    { collector, report }: Pick<Run, 'collector' | 'report'>,
+    started: number,
+  ): Promise<void> {
     const removed: string[] = []
     await forEach(taken, REMOVE_AT_ONCE, async ({ sha256, size }) => {
       // a removal must have ended when its note does
@@ -208,7 +227,7 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
       report.removed++
       report.removedBytes += size
     })
-    if (removed.length > 0) await repo.endRemovals(db, removed)
+    if (removed.length > 0) await repo.endRemovals(db, collector, removed)
   }
 
   async function countOrphans({ graceS, signal, report }: Run, tell: (at: string) => void) {
@@ -247,7 +266,13 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
   }
 }
 
-type Run = { graceS: number; signal: AbortSignal | undefined; report: CollectReport }
+type Run = {
+  /** Of this run. */
+  collector: string
+  graceS: number
+  signal: AbortSignal | undefined
+  report: CollectReport
+}
 
 /** Hashes are spread evenly: how far one is among all of them, from 0 to 1. */
 const placeOf = (sha256: string) => Number.parseInt(sha256.slice(0, 8), 16) / 2 ** 32
