@@ -92,8 +92,26 @@ describeApi(
       const caller = isOfSuperusers(access)
         ? await newAccount(api.opened.tb, { isSuperuser: true })
         : mine.account
-      const answer = await callRoute(api, name, mine, access === 'public' ? {} : caller.headers)
+      const headers = access === 'ingest' ? bearer(await caller.key(['ingest'])) : caller.headers
+      const answer = await callRoute(api, name, mine, access === 'public' ? {} : headers)
       expect(answer.status, answer.text).toBe(ok)
+    })
+
+    test('what is for keys with the scope ingest is for no session but that of a superuser', async () => {
+      const [name = ''] = routeNames.filter((one) => routeOf(one).access === 'ingest')
+      const mine = await newTarget(api)
+      expect((await callRoute(api, name, mine, mine.account.headers)).status).toBe(403)
+      const { headers } = await newAccount(api.opened.tb, { isSuperuser: true })
+      // it is not the superuser's thread
+      expect((await callRoute(api, name, mine, headers)).status).toBe(404)
+    })
+
+    test('keys with the scope ingest are made by superusers', async () => {
+      const make = async (isSuperuser: boolean) => {
+        const { headers } = await newAccount(api.opened.tb, { isSuperuser })
+        return (await api.call('POST', '/api/api-keys', { name: 'k', scopes: ['ingest'] }, headers)).status
+      }
+      expect([await make(false), await make(true)]).toEqual([403, 201])
     })
 
     describe('with a credential that is none', () => {
@@ -137,7 +155,8 @@ describeApi(
       for (const [what, headers] of Object.entries(credentials)) {
         const answer = await callRoute(api, name, target, headers)
         // the second time it is the stranger's own
-        const expected = MADE_ONCE.has(name) && what === 'key' ? 200 : stranger
+        const ofKeys = routeOf(name).access === 'ingest' && what === 'session'
+        const expected = ofKeys ? 403 : MADE_ONCE.has(name) && what === 'key' ? 200 : stranger
         expect(answer.status, `${what}: ${answer.text}`).toBe(expected)
         expect(JSON.stringify([answer.headers, answer.text])).not.toContain(
           // what the stranger sent may come back

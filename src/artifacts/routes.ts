@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import { Type } from 'typebox'
 import { snakeKeys } from '../core/case.ts'
 import { JsonObject, Nullable, Uuid } from '../core/fields.ts'
@@ -166,7 +166,7 @@ export async function artifactRoutes(
         tags,
         summary: 'Make the artifact of an object that is in the storage already',
         description:
-          'For a sandbox that writes to the storage itself, below `uploads/` or `output/`. The bytes are read and hashed. In the place of stored bytes, only those that the user names already, or nobody, are taken; superusers may take all.',
+          'For a sandbox that writes to the storage itself, below `uploads/` or `output/`. The bytes are read and hashed, whatever the key says. It is for an API key with the scope `ingest`, which reaches all objects there, and for superusers.',
         params: threadPath,
         body: asHttp(IngestedObject),
         response: { 201: ArtifactBody },
@@ -174,9 +174,7 @@ export async function artifactRoutes(
     },
     async (request, reply) => {
       const input = fromHttp<IngestedObject>(request.body)
-      const artifact = await artifacts.ingest(request.scope, request.params.id, input, {
-        trusted: isTrusted(request),
-      })
+      const artifact = await artifacts.ingest(request.scope, request.params.id, input)
       return reply.status(201).header('location', `/api/artifacts/${artifact.id}`).send(snakeKeys(artifact))
     },
   )
@@ -287,8 +285,4 @@ export async function artifactRoutes(
       return reply.status(204).send()
     },
   )
-}
-
-function isTrusted({ identity }: FastifyRequest): boolean {
-  return identity.isSuperuser || identity.via === 'single-user'
 }

@@ -1,5 +1,7 @@
 import { type Static, Type } from 'typebox'
+import { ThreadbaseError } from '../core/errors.ts'
 import { closed, JsonObject, Nullable, Text, Timestamp, Uuid } from '../core/fields.ts'
+import { encodeText } from '../core/json.ts'
 
 /** Any text, kept as it is: a name is data and never a path. */
 const Filename = (description: string) => Type.String({ minLength: 1, maxLength: 1_000, description })
@@ -121,6 +123,18 @@ export const FilePatch = Type.Object(
   { ...closed, minProperties: 1 },
 )
 export type FilePatch = Static<typeof FilePatch>
+
+/** In bytes, as it is stored: with its user it must fit into an index. */
+const MAX_NAME_BYTES = 1_024
+
+/** @throws invalid_input for a name that is longer; before the bytes are taken */
+export function requireShortName(name: string | undefined): void {
+  if (name === undefined || Buffer.byteLength(encodeText(name)) <= MAX_NAME_BYTES) return
+  throw new ThreadbaseError('invalid_input', `the name is longer than ${MAX_NAME_BYTES} bytes`, {
+    field: 'filename',
+    limit: MAX_NAME_BYTES,
+  })
+}
 
 /** What is known of stored bytes. */
 export type StoredBytes = {

@@ -17,6 +17,7 @@ import {
   NewArtifact,
   NewArtifactUpload,
   type PendingUpload,
+  requireShortName,
 } from './schema.ts'
 import { createUploads } from './uploads/uploads.ts'
 
@@ -116,11 +117,11 @@ export function createArtifactService(
       input: NewArtifact | (() => NewArtifact) = {},
     ): Promise<Artifact> {
       const userId = userOf(scope)
-      const early = typeof input === 'function' ? undefined : parseInput(NewArtifact, input, 'artifact')
+      const early = typeof input === 'function' ? undefined : parseNew(input)
       const { id } = await threads.getThread(scope, threadId)
       const staged = await keeper.stage(source, { maxBytes, size: early?.size, sha256: early?.sha256 })
       try {
-        const fields = early ?? parseInput(NewArtifact, (input as () => NewArtifact)(), 'artifact')
+        const fields = early ?? parseNew((input as () => NewArtifact)())
         requireAnnounced(staged, fields)
         return await keeper.keep(staged, fields, (named) => insertNew(userId, id, named, fields))
       } finally {
@@ -135,6 +136,7 @@ export function createArtifactService(
     async startUpload(scope: Scope, threadId: string, input: NewArtifactUpload): Promise<PendingUpload> {
       const userId = userOf(scope)
       const announced = parseInput(NewArtifactUpload, input, 'upload')
+      requireShortName(announced.filename)
       const { id } = await threads.getThread(scope, threadId)
       return uploads.start({ userId, threadId: id }, announced)
     },
@@ -174,6 +176,7 @@ export function createArtifactService(
     ): Promise<Artifact> {
       const userId = userOf(scope)
       const { s3Key, ...fields } = parseInput(IngestedObject, input, 'object')
+      requireShortName(fields.filename)
       const { id } = await threads.getThread(scope, threadId)
       if (!trusted) await requireOwn(userId, s3Key)
       const { size, sha256 } = fields
@@ -204,6 +207,12 @@ export function createArtifactService(
       return repo.deleteArtifact(forUser(userId), userId, requireUuid(id, 'artifact id'))
     },
   }
+}
+
+function parseNew(input: NewArtifact): NewArtifact {
+  const fields = parseInput(NewArtifact, input, 'artifact')
+  requireShortName(fields.filename)
+  return fields
 }
 
 function noObject(key: string): ThreadbaseError {

@@ -1,5 +1,17 @@
 import { randomUUID } from 'node:crypto'
-import { type FileHandle, link, mkdir, open, readdir, rename, rm, stat, utimes } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import {
+  type FileHandle,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  realpath,
+  rename,
+  rm,
+  rmdir,
+  stat,
+} from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { pipeline, type Readable } from 'node:stream'
 import { ThreadbaseError } from '../core/errors.ts'
@@ -90,7 +102,7 @@ async function stageFile(
 ): Promise<Staged> {
   const { isUpload } = requireStageable(key)
   const path = join(dir, key)
-  const source = await openToRead(path, () => noObject(key))
+  const source = await openObject(dir, path, key)
   const whenCommitted = async () => {
     if (isUpload) await rm(path, { force: true })
   }
@@ -101,6 +113,23 @@ async function stageFile(
     stream.destroy()
   }
 }
+
+/** A plain file that is really below the directory: what somebody else put there may be a link, or a pipe that never ends. */
+async function openObject(dir: string, path: string, key: string): Promise<FileHandle> {
+  const real = await Promise.all([realpath(path), realpath(dir)]).catch((error) => {
+    throw isMissing(error) ? noObject(key) : toUnavailable(error)
+  })
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
+    (error) => {
+      throw isMissing(error) || codeOf(error) === 'ELOOP' ? noObject(key) : toUnavailable(error)
+    },
+  )
+  if (real[0] === join(real[1], key) && (await file.stat()).isFile()) return file
+  await file.close()
+  throw noObject(key)
+}
+
+const isMissing = (error: unknown) => ['ENOENT', 'ENOTDIR'].includes(String(codeOf(error)))
 
 async function* fromStorage(stream: Readable): AsyncGenerator<Uint8Array> {
   try {
@@ -168,27 +197,21 @@ async function writeAll(file: FileHandle, chunk: Uint8Array): Promise<void> {
   }
 }
 
-/** Whether it was there already, whole. A name appears with its bytes or not at all. */
+/**
+ * Whether it was there already. A name appears with its bytes or not at all. What was there is replaced all the same: it may
+ * have been damaged since.
+ */
 async function giveName(from: string, to: string, size: number): Promise<boolean> {
   const directory = dirname(to)
-  for (;;) {
-    await mkdir(directory, { recursive: true, mode: 0o700 })
-    try {
-      await link(from, to)
-      await syncDirectory(directory)
-      return false
-    } catch (error) {
-      if (codeOf(error) !== 'EEXIST') throw error
-    }
-    const there = await stat(to).catch(() => undefined)
-    if (there?.size === size) {
-      const now = new Date()
-      await utimes(to, now, now).catch(() => {})
-      return true
-    }
-    // cut short by something other than this program
-    await rm(to, { force: true })
-  }
+  const made = await mkdir(directory, { recursive: true, mode: 0o700 })
+  const there = await stat(to).catch(() => undefined)
+  await rename(from, to)
+  if (there?.size === size) return true
+  await syncDirectory(directory)
+  // a new directory is there after a crash when the one above it was synced, too
+  for (let path = directory; made !== undefined && path !== dirname(made); path = dirname(path))
+    await syncDirectory(dirname(path))
+  return false
 }
 
 async function syncDirectory(path: string): Promise<void> {
@@ -249,14 +272,19 @@ async function namesIn(directory: string, from: string): Promise<string[]> {
   }
 }
 
+/** Also what sandboxes put into directories of their own, which go when they are empty. */
 async function sweep(directory: string, before: number): Promise<number> {
   let removed = 0
   for (const name of await namesIn(directory, '')) {
     const path = join(directory, name)
-    const found = await stat(path).catch(() => undefined)
-    if (found === undefined || found.mtimeMs >= before) continue
-    await rm(path, { force: true })
-    removed++
+    const found = await lstat(path).catch(() => undefined)
+    if (found?.isDirectory() === true) {
+      removed += await sweep(path, before)
+      if (found.mtimeMs < before) await rmdir(path).catch(() => {})
+    } else if (found !== undefined && found.mtimeMs < before) {
+      await rm(path, { force: true })
+      removed++
+    }
   }
   return removed
 }

@@ -22,9 +22,12 @@ export type S3Options = {
   attempts?: number
   /** What is kept in memory of an upload, twice: of up to that many bytes at a time. At least 5 MiB. Default 8 MiB. */
   partBytes?: number
-  /** A larger object is copied in parts. At most 5 GiB. Default 1 GiB. */
+  /**
+   * A larger object is copied in parts. At most 5 GiB. Default 64 MiB: a server that
+   * says nothing while it copies must be done within the idle time.
+   */
   copyBytes?: number
-  /** Of each of them. At least 5 MiB. Default 256 MiB. */
+  /** Of each of them. At least 5 MiB. Default 64 MiB. */
   copyPartBytes?: number
 }
 
@@ -108,8 +111,8 @@ export function createS3(options: S3Options): S3 {
     log,
     idleTimeoutMs,
     partBytes: options.partBytes ?? 8 * MiB,
-    copyBytes: options.copyBytes ?? 1_024 * MiB,
-    copyPartBytes: options.copyPartBytes ?? 256 * MiB,
+    copyBytes: options.copyBytes ?? 64 * MiB,
+    copyPartBytes: options.copyPartBytes ?? 64 * MiB,
     ask: (work) =>
       work().catch((error) => {
         throw toUnavailable(error)

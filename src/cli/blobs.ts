@@ -13,6 +13,9 @@ Removes bytes that no artifact and no file names any more, and files that have e
 and delete, and several times at once. Run it now and then, for example every night by cron; after an interruption, run
 it again.
 
+Bytes that the database knows nothing of are removed, too, unless they are more than a tenth of all: then it may be the
+wrong database, or one that was put back to an earlier state, and --strays must say that it is not.
+
 Bytes that were stored a moment ago have no name yet: the grace period must be longer than that takes. On the embedded
 store stop the server first, or call tb.upkeep.collect() in the process that has it open.`
 
@@ -31,6 +34,7 @@ export function blobsCommand(cli: CliContext): Command {
     .option('--dry-run', 'count what would be removed, remove nothing')
     .option('--grace <time>', 'leave alone what was stored within this time, such as 90s or 12h', '1h')
     .option('--upload-grace <time>', 'the same for uploads that were not completed', '1d')
+    .option('--strays', 'remove bytes that the database knows nothing of even when they are many')
     .option('--json', 'print the result as JSON')
     .addHelpText('after', GC_HELP)
     .action((options: Collect) => withThreadbase(cli, (tb) => collect(cli, tb, options)))
@@ -44,7 +48,7 @@ export function blobsCommand(cli: CliContext): Command {
   return blobs
 }
 
-type Collect = { dryRun?: boolean; grace: string; uploadGrace: string; json?: boolean }
+type Collect = { dryRun?: boolean; strays?: boolean; grace: string; uploadGrace: string; json?: boolean }
 
 async function collect(cli: CliContext, tb: Threadbase, options: Collect): Promise<void> {
   const graceS = readSeconds('--grace', options.grace)
@@ -53,18 +57,24 @@ async function collect(cli: CliContext, tb: Threadbase, options: Collect): Promi
   let report: CollectReport | undefined
   const interrupted = await withProgress(cli, 'gc', async (signal, tell) => {
     report = await tb.upkeep.collect({
-      ...{ graceS, uploadGraceS, dryRun, signal },
+      ...{ graceS, uploadGraceS, dryRun, strays: options.strays, signal },
       onProgress: (share, { removed, removedBytes }) =>
         tell(share, `${formatCount(removed)} removed, ${formatBytes(removedBytes)}`),
     })
   })
   if (report === undefined) return
-  const { removed, removedBytes, strays, expiredFiles, expiredUploads, abandonedUploads, young } = report
+  const { removed, removedBytes, strays, straysLeft, expiredFiles, expiredUploads, abandonedUploads, young } =
+    report
   const lines = [
     ...(dryRun ? ['dry run: nothing was removed; this would be'] : []),
     ...(interrupted ? ['interrupted: run it again to complete it'] : []),
     `removed            ${formatCount(removed)} blobs, ${formatBytes(removedBytes)}`,
     ...(strays > 0 ? [`                   ${formatCount(strays)} of them unknown to the database`] : []),
+    ...(straysLeft > 0
+      ? [
+          `unknown            ${formatCount(straysLeft)} blobs that the database knows nothing of were left alone: is it the right one? (--strays)`,
+        ]
+      : []),
     `expired files      ${formatCount(expiredFiles)}`,
     `abandoned uploads  ${formatCount(expiredUploads)}${dryRun ? '' : `, and ${formatCount(abandonedUploads)} objects that they left`}`,
     ...(young > 0
@@ -93,10 +103,10 @@ async function verify(cli: CliContext, tb: Threadbase, { quick, json }: Verify):
     })
   })
   if (report === undefined) return
-  const { checked, checkedBytes, missing, corrupt } = report
-  const text = `${formatCount(checked)} blobs checked, ${formatBytes(checkedBytes)}: ${formatCount(missing)} missing, ${formatCount(corrupt)} corrupt${interrupted ? ' (interrupted)' : ''}`
+  const { checked, checkedBytes, missing, corrupt, unreadable } = report
+  const text = `${formatCount(checked)} blobs checked, ${formatBytes(checkedBytes)}: ${formatCount(missing)} missing, ${formatCount(corrupt)} corrupt, ${formatCount(unreadable)} unreadable${interrupted ? ' (interrupted)' : ''}`
   cli.stdout.write(`${json === true ? JSON.stringify({ ...snakeKeys(report), interrupted }) : text}\n`)
-  if (missing + corrupt > 0) cli.setExitCode(1)
+  if (missing + corrupt + unreadable > 0) cli.setExitCode(1)
   else if (interrupted) cli.setExitCode(130)
 }
 

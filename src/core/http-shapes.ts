@@ -26,7 +26,8 @@ export function pageToHttp<T extends object>({ items, nextCursor }: Page<T>) {
 }
 
 /**
- * Who may call a route. `public`: anybody. `read`, `write`, `ingest`: any user, and an API key with that scope.
+ * Who may call a route. `public`: anybody. `read`, `write`: any user, and an API key with that scope. `ingest`: an API key
+ * with that scope, superusers, and anybody in single-user mode.
  * `account`: what a user does with their own account, and a key with the scope `admin`. `admin`: superusers, and a key of
  * theirs with the scope `admin`. `metrics`: the same, whoever has METRICS_TOKEN, and anybody in single-user mode.
  */

@@ -94,10 +94,10 @@ const SHOWN_LAST = 4
 const LEAST_SHOWN = 16
 const HIDDEN = '****'
 
-/** The first 6 and the last 4 characters; nothing of a secret that is shorter than 16. */
-export function maskOf(secret: string): string {
+/** The first 6 and the last 4 characters; nothing of a secret that has fewer than `leastShown`. */
+export function maskOf(secret: string, leastShown = LEAST_SHOWN): string {
   // by code points, so that no half of one is shown
   const characters = [...secret]
-  if (characters.length < LEAST_SHOWN) return HIDDEN
+  if (characters.length < leastShown) return HIDDEN
   return characters.slice(0, SHOWN_FIRST).join('') + HIDDEN + characters.slice(-SHOWN_LAST).join('')
 }

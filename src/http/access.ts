@@ -61,7 +61,13 @@ export function requireAccess({ isSuperuser, scopes, via }: Identity, access: Ac
   if (access === 'metrics' && via === 'single-user') return
   if (OF_SUPERUSERS.has(access) && !isSuperuser)
     throw new ThreadbaseError('forbidden', 'this is for superusers')
-  if (scopes === undefined) return
+  if (scopes === undefined) {
+    if (access === 'ingest' && !isSuperuser && via !== 'single-user')
+      throw new ThreadbaseError('forbidden', 'this needs an API key with the scope ingest', {
+        scope: 'ingest',
+      })
+    return
+  }
   const needed = OF_ACCOUNTS.has(access) ? 'admin' : access
   if (!scopes.includes(needed))
     throw new ThreadbaseError('forbidden', `the API key lacks the scope ${needed}`, { scope: needed })

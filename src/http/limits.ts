@@ -1,4 +1,4 @@
-import type { Server } from 'node:http'
+import type { IncomingMessage, Server } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyHttpOptions, FastifyInstance, FastifyServerOptions } from 'fastify'
 import { newId } from '../core/ids.ts'
@@ -97,15 +97,25 @@ export function registerUntimed(app: FastifyInstance, { requestTimeoutMs }: Limi
   app.addHook('onRoute', (route) => {
     if (route.config?.untimed !== undefined) route.handlerTimeout = NEVER_MS
   })
-  app.addHook('onRequest', async ({ raw: { socket }, routeOptions }, reply) => {
+  app.addHook('onRequest', async ({ raw, routeOptions }, reply) => {
+    const { socket } = raw
     const kind = routeOptions.config.untimed
     if (kind === undefined) return
     untimed.add(socket)
     reply.raw.once('close', () => untimed.delete(socket))
+    if (kind !== 'transfer') return
     // the answer's end takes it off again
-    if (kind === 'transfer') socket.setTimeout?.(requestTimeoutMs)
+    socket.setTimeout?.(requestTimeoutMs)
+    // between the bytes that came and the answer, the storage is at work
+    if (hasBody(raw)) raw.once('end', () => socket.setTimeout?.(0))
+  })
+  app.addHook('onSend', async ({ raw: { socket }, routeOptions }) => {
+    if (routeOptions.config.untimed === 'transfer') socket.setTimeout?.(requestTimeoutMs)
   })
 }
+
+const hasBody = ({ headers }: IncomingMessage) =>
+  headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
 
 const REQUEST_TIMEOUT = 'ERR_HTTP_REQUEST_TIMEOUT'
 const ANSWERS: Record<string, [status: string, code: 'too_large' | 'invalid_input', message: string]> = {

@@ -2,7 +2,8 @@ import { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import { type Blobs, type LocalUrls, noBlob, type ReadOptions, requireSha256 } from '../../blobs/blobs.ts'
-import { ThreadbaseError } from '../../core/errors.ts'
+import { passedBy } from '../../blobs/transient.ts'
+import { isThreadbaseError, ThreadbaseError } from '../../core/errors.ts'
 import { routeSchema } from '../../core/http-shapes.ts'
 import { requireUuid } from '../../core/ids.ts'
 import { readBody, withUploads } from '../uploads/routes.ts'
@@ -37,29 +38,43 @@ export async function sendBytes(
   { sha256, size, contentType, contentDisposition, open }: Content,
 ): Promise<FastifyReply> {
   const tag = `"${sha256}"`
-  reply.headers({
-    etag: tag,
-    'accept-ranges': 'bytes',
-    'cache-control': 'private, no-cache',
-    'content-type': contentType,
-    'content-disposition': contentDisposition,
-  })
-  if (matchesTag(request.headers['if-none-match'], tag)) return reply.status(304).send()
+  const validators = { etag: tag, 'accept-ranges': 'bytes', 'cache-control': 'private, no-cache' }
+  const facts = { ...validators, 'content-type': contentType, 'content-disposition': contentDisposition }
+  if (matchesTag(request.headers['if-none-match'], tag)) return reply.headers(facts).status(304).send()
   const ifRange = request.headers['if-range']
   const range = ifRange === undefined || ifRange === tag ? readRange(request.headers.range, size) : undefined
   if (range === 'none')
     return reply
+      .headers(validators)
       .status(416)
       .header('content-range', `bytes */${size}`)
-      .header('content-type', 'text/plain; charset=utf-8')
-      .header('content-disposition', 'inline')
+      .type('text/plain; charset=utf-8')
       .send('')
+  // first: what fails must not say that it is these bytes, for browsers to keep
+  const stream = request.method === 'HEAD' ? Readable.from([]) : await opened(sha256, () => open(range ?? {}))
+  reply.headers(facts)
   if (range !== undefined)
     reply.status(206).header('content-range', `bytes ${range.start}-${range.end}/${size}`)
-  reply.header('content-length', range === undefined ? size : range.end - range.start + 1)
-  // as a stream: of a text the framework would write the length of that
-  if (request.method === 'HEAD') return reply.send(Readable.from([]))
-  return reply.send(await open(range ?? {}))
+  // as a stream also without bytes: of a text the framework would write the length of that
+  return reply.header('content-length', range === undefined ? size : range.end - range.start + 1).send(stream)
+}
+
+/** Bytes that a row names and the storage has not are no question of who asks. */
+async function opened(sha256: string, open: () => Promise<Readable>): Promise<Readable> {
+  try {
+    return Readable.from(counted(await open()), { objectMode: false, highWaterMark: 1 << 18 })
+  } catch (cause) {
+    if (!isThreadbaseError(cause, 'not_found') || cause.details?.sha256 !== sha256) throw cause
+    const message = 'the bytes are missing in the storage: `threadbase blobs verify` lists such'
+    throw new ThreadbaseError('unavailable', message, { sha256 }, { cause })
+  }
+}
+
+async function* counted(stream: Readable): AsyncGenerator<Uint8Array> {
+  for await (const chunk of stream) {
+    yield chunk
+    passedBy(chunk.length)
+  }
 }
 
 const SignedGet = Type.Object({

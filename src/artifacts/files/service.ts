@@ -7,7 +7,15 @@ import type { Database } from '../../db/database.ts'
 import { isSqlState } from '../../db/errors.ts'
 import { type ByteSource, type Keeper, type Named, requireAnnounced } from '../bytes/keeper.ts'
 import { readersOf } from '../bytes/readers.ts'
-import { FilePatch, FileQuery, NewFile, NewFileUpload, type PendingUpload, type UserFile } from '../schema.ts'
+import {
+  FilePatch,
+  FileQuery,
+  NewFile,
+  NewFileUpload,
+  type PendingUpload,
+  requireShortName,
+  type UserFile,
+} from '../schema.ts'
 import { createUploads } from '../uploads/uploads.ts'
 import { numbered } from './names.ts'
 import * as repo from './repo.ts'
@@ -19,7 +27,13 @@ type FileFields = Pick<NewFile, 'flowId' | 'temporary'>
 const CURSOR = 'files'
 const TEMPORARY_MS = 24 * 3_600_000
 const UNIQUE_VIOLATION = '23505'
-const NAME_ATTEMPTS = 100
+const NAME_ATTEMPTS = 40
+
+/** How far beyond the next number to try: near at first, since others take names, then past names that were given as such. */
+function stepOf(attempt: number): number {
+  if (attempt <= 2) return attempt
+  return attempt <= 20 ? Math.floor(Math.random() * attempt) : 2 ** (attempt - 16)
+}
 
 /**
  * Files of a user outside threads. Names are unique among a user's files: a second `a.pdf` is called `a (1).pdf`. The
@@ -53,8 +67,7 @@ export function createFileService(
   ): Promise<T> {
     for (let attempt = 0; attempt < NAME_ATTEMPTS; attempt++) {
       const next = await repo.nextNumber(forUser(userId), userId, askedName)
-      // the first name may be that of a file that was called "a (1)" from the beginning
-      const n = next + (attempt > 2 ? Math.floor(Math.random() * attempt) : attempt)
+      const n = next + stepOf(attempt)
       const used = await use({ askedName, n, name: numbered(askedName, n) })
       if (used !== undefined) return used
     }
@@ -84,10 +97,10 @@ export function createFileService(
      */
     async create(scope: Scope, source: ByteSource, input: NewFile | (() => NewFile) = {}): Promise<UserFile> {
       const userId = userOf(scope)
-      const early = typeof input === 'function' ? undefined : parseInput(NewFile, input, 'file')
+      const early = typeof input === 'function' ? undefined : parseNew(input)
       const staged = await keeper.stage(source, { maxBytes, size: early?.size, sha256: early?.sha256 })
       try {
-        const fields = early ?? parseInput(NewFile, (input as () => NewFile)(), 'file')
+        const fields = early ?? parseNew((input as () => NewFile)())
         requireAnnounced(staged, fields)
         return await keeper.keep(staged, fields, (named) => insertNew(userId, named, fields))
       } finally {
@@ -98,7 +111,9 @@ export function createFileService(
     /** A URL to which a client puts just these bytes by itself; {@link completeUpload} then makes the file. @throws too_large */
     async startUpload(scope: Scope, input: NewFileUpload): Promise<PendingUpload> {
       const userId = userOf(scope)
-      return uploads.start({ userId, threadId: null }, parseInput(NewFileUpload, input, 'upload'))
+      const announced = parseInput(NewFileUpload, input, 'upload')
+      requireShortName(announced.filename)
+      return uploads.start({ userId, threadId: null }, announced)
     },
 
     /**
@@ -139,6 +154,7 @@ export function createFileService(
       const userId = userOf(scope)
       const uuid = requireUuid(id, 'file id')
       const patch = parseInput(FilePatch, input, 'patch')
+      requireShortName(patch.name)
       const current = await getFile(scope, uuid)
       const update = (name?: repo.FileName) => repo.updateFile(forUser(userId), userId, uuid, patch, name)
       if (patch.name === undefined || patch.name === current.name) {
@@ -166,6 +182,12 @@ export function createFileService(
 
 function expiryOf(temporary: boolean | undefined): Date | null {
   return temporary === true ? new Date(Date.now() + TEMPORARY_MS) : null
+}
+
+function parseNew(input: NewFile): NewFile {
+  const fields = parseInput(NewFile, input, 'file')
+  requireShortName(fields.filename)
+  return fields
 }
 
 function raise(error: Error): never {

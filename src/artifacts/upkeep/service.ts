@@ -12,6 +12,11 @@ export type CollectOptions = {
   graceS?: number
   /** The same for what was uploaded and not completed. Default: a day. */
   uploadGraceS?: number
+  /**
+   * Whether bytes that the database knows nothing of are removed even when they are more than a tenth of all: then it may be
+   * the wrong database. Default false: they are left alone, and counted.
+   */
+  strays?: boolean
   /** Only counts. */
   dryRun?: boolean
   /** `share`: how much is done, from 0 to 1. */
@@ -26,6 +31,8 @@ export type CollectReport = {
   removedBytes: number
   /** Of these, how many the database knew nothing of. */
   strays: number
+  /** How many it knew nothing of and were left alone, since they are too many. */
+  straysLeft: number
   /** Files that had expired. Their bytes are among the removed ones, unless something else names them. */
   expiredFiles: number
   /** Uploads whose URL had ended, and what was left of uploads under way in the storage. */
@@ -45,7 +52,8 @@ export type VerifyOptions = {
 
 export type BlobProblem = {
   sha256: string
-  problem: 'missing' | 'corrupt'
+  /** `unreadable`: the storage has them and fails to give them. */
+  problem: 'missing' | 'corrupt' | 'unreadable'
   /** In bytes: what it should be, and what is there (null: nothing). */
   size: number
   found: number | null
@@ -53,7 +61,13 @@ export type BlobProblem = {
   namedBy: repo.NamedBy[]
 }
 
-export type VerifyReport = { checked: number; checkedBytes: number; missing: number; corrupt: number }
+export type VerifyReport = {
+  checked: number
+  checkedBytes: number
+  missing: number
+  corrupt: number
+  unreadable: number
+}
 
 const HOUR_S = 3_600
 const BATCH = 200
@@ -81,7 +95,7 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
     async collect(options: CollectOptions = {}): Promise<CollectReport> {
       const { graceS = HOUR_S, uploadGraceS = 24 * HOUR_S, dryRun = false, signal } = options
       const report: CollectReport = {
-        ...{ removed: 0, removedBytes: 0, strays: 0 },
+        ...{ removed: 0, removedBytes: 0, strays: 0, straysLeft: 0 },
         ...{ expiredFiles: 0, expiredUploads: 0, abandonedUploads: 0, young: 0 },
       }
       const tell = (from: number, to: number) => (sha256: string) =>
@@ -89,7 +103,7 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
       const run = { collector: newId(), graceS, signal, report }
       if (!dryRun) await repo.deleteExpiredRemovals(db)
       await endExpired(run, uploadGraceS, dryRun)
-      await findStrays(run, dryRun, tell(0, 0.5))
+      await findStrays(run, options, tell(0, 0.5))
       if (dryRun) await countOrphans(run, tell(0.5, 1))
       else {
         await removeOrphans(run, tell(0.5, 1))
@@ -106,7 +120,7 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
      */
     async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
       const { quick = false, onProblem, onProgress, signal } = options
-      const report: VerifyReport = { checked: 0, checkedBytes: 0, missing: 0, corrupt: 0 }
+      const report: VerifyReport = { checked: 0, checkedBytes: 0, missing: 0, corrupt: 0, unreadable: 0 }
       for (let after = ''; ; ) {
         const rows = await repo.listNamed(db, after, BATCH)
         await forEach(rows, VERIFY_AT_ONCE, async (row) => {
@@ -155,10 +169,42 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
   }
 
   /**
-   * Gives bytes without a row one. Who stores bytes makes the row first, so these are of a database that was put back to an
-   * earlier state, or of somebody who wrote into the storage.
+   * Gives bytes without a row one, in a second walk when the first one found some and not too many. Who stores bytes makes
+   * the row first, so these are of removals that failed, of a database that was put back to an earlier state, or of somebody
+   * who wrote into the storage. Many of them may be another installation's.
    */
-  async function findStrays({ graceS, signal, report }: Run, dryRun: boolean, tell: (at: string) => void) {
+  async function findStrays(run: Run, options: CollectOptions, tell: (at: string) => void) {
+    const { report } = run
+    const found = { all: 0, strays: 0, bytes: 0 }
+    await walk(run, tell, async (batch, strays) => {
+      found.all += batch.length
+      found.strays += strays.length
+      for (const { size } of strays) found.bytes += size
+    })
+    if (options.strays !== true && found.strays > found.all / 10) {
+      report.straysLeft = found.strays
+    } else if (options.dryRun === true) {
+      report.strays = found.strays
+      report.removed += found.strays
+      report.removedBytes += found.bytes
+    } else if (found.strays > 0) {
+      await walk(
+        run,
+        () => {},
+        async (_, strays) => {
+          report.strays += strays.length
+          if (strays.length > 0) await repo.insertFound(db, strays)
+        },
+      )
+    }
+  }
+
+  /** Goes through what the storage has and is old enough, with those of each batch that the database knows nothing of. */
+  async function walk(
+    { graceS, signal }: Run,
+    tell: (at: string) => void,
+    use: (batch: StoredBlob[], strays: StoredBlob[]) => Promise<void>,
+  ) {
     const before = Date.now() - graceS * 1_000
     let batch: StoredBlob[] = []
     const flush = async () => {
@@ -166,20 +212,16 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
         db,
         batch.map(({ sha256 }) => sha256),
       )
-      const found: StoredBlob[] = []
+      const strays: StoredBlob[] = []
       await forEach([...unknown], REMOVE_AT_ONCE, async (sha256) => {
-        // another collector, which removes bytes before the row is gone, may have been there since they were listed
+        // another collector may have been there since they were listed
         const blob = await blobs.find(sha256)
-        if (blob !== undefined) found.push(blob)
+        if (blob !== undefined) strays.push(blob)
       })
+      await use(batch, strays)
       const last = batch.at(-1)
-      batch = []
-      report.strays += found.length
-      if (dryRun) {
-        report.removed += found.length
-        for (const { size } of found) report.removedBytes += size
-      } else if (found.length > 0) await repo.insertFound(db, found)
       if (last !== undefined) tell(last.sha256)
+      batch = []
     }
     for await (const blob of blobs.list()) {
       if (signal?.aborted === true) return
@@ -246,22 +288,20 @@ export function createBlobUpkeep({ db }: Pick<Database, 'db'>, blobs: Blobs) {
   async function check({ sha256, size }: repo.BlobRow, quick: boolean): Promise<BlobProblem | undefined> {
     const stored = await blobs.find(sha256)
     const found = stored?.size ?? null
-    const isRight = found === size && (quick || (await hashOf(sha256)) === sha256)
-    if (isRight) return undefined
+    const problem =
+      found === null ? 'missing' : found !== size ? 'corrupt' : quick ? undefined : await read(sha256)
+    if (problem === undefined) return undefined
     const namedBy = await repo.listNames(db, sha256, MAX_NAMES)
-    if (namedBy.length === 0) return undefined
-    return { sha256, problem: found === null ? 'missing' : 'corrupt', size, found, namedBy }
+    return namedBy.length === 0 ? undefined : { sha256, problem, size, found, namedBy }
   }
 
-  /** Undefined when they are gone meanwhile. */
-  async function hashOf(sha256: string): Promise<string | undefined> {
+  async function read(sha256: string): Promise<BlobProblem['problem'] | undefined> {
     try {
       const hash = createHash('sha256')
       for await (const chunk of await blobs.read(sha256)) hash.update(chunk as Uint8Array)
-      return hash.digest('hex')
+      return hash.digest('hex') === sha256 ? undefined : 'corrupt'
     } catch (error) {
-      if (isThreadbaseError(error, 'not_found')) return undefined
-      throw error
+      return isThreadbaseError(error, 'not_found') ? 'missing' : 'unreadable'
     }
   }
 }

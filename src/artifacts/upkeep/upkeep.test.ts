@@ -8,10 +8,10 @@ import { announce, putUpload, sha256Of } from '../../../test/uploads.ts'
 import { openFiles } from '../../blobs/files.ts'
 import { createUrlSigner } from '../../blobs/signed-urls.ts'
 import type { Threadbase } from '../../threadbase.ts'
-import type { BlobProblem } from './service.ts'
+import type { BlobProblem, CollectOptions } from './service.ts'
 
 const NOTHING = {
-  ...{ removed: 0, removedBytes: 0, strays: 0, expiredFiles: 0 },
+  ...{ removed: 0, removedBytes: 0, strays: 0, straysLeft: 0, expiredFiles: 0 },
   ...{ expiredUploads: 0, abandonedUploads: 0, young: 0 },
 }
 
@@ -32,6 +32,7 @@ for (const engine of engines) {
     })
     afterAll(() => opened?.close())
 
+    const collect = (options: CollectOptions = {}) => tb.upkeep.collect({ strays: true, ...options })
     const pathOf = (bytes: string) => join(dir, tb.blobs.locate(sha256Of(bytes)).key)
     const store = (bytes: string) => tb.artifacts.create(scope, thread, bytes)
     /** Bytes in the storage that the database knows nothing of. */
@@ -54,22 +55,22 @@ for (const engine of engines) {
       await tb.threads.delete(scope, thread)
       expect(await countRows(opened, 'artifacts')).toBe(1)
       expect(await storedHashes(opened)).toHaveLength(4)
-      expect(await tb.upkeep.collect({ graceS: 0 })).toEqual({ ...NOTHING, removed: 2, removedBytes: 6 })
+      expect(await collect({ graceS: 0 })).toEqual({ ...NOTHING, removed: 2, removedBytes: 6 })
       const left = ['shared', 'shared with a file'].map(sha256Of).sort()
       expect(await storedHashes(opened)).toEqual(left)
       expect(await countRows(opened, 'blobs')).toBe(2)
       expect(String(await readAll(await tb.files.read({ userId: 'ben' }, kept.id)))).toBe(
         'shared with a file',
       )
-      expect(await tb.upkeep.collect({ graceS: 0 })).toEqual(NOTHING)
+      expect(await collect({ graceS: 0 })).toEqual(NOTHING)
     })
 
     test('within the grace period nothing is removed, and touching begins it anew', async () => {
       const { id } = await store('young')
       await tb.artifacts.delete(scope, id)
-      expect(await tb.upkeep.collect()).toEqual({ ...NOTHING, young: 1 })
+      expect(await collect()).toEqual({ ...NOTHING, young: 1 })
       expect(await storedHashes(opened)).toHaveLength(1)
-      expect((await tb.upkeep.collect({ graceS: 0 })).removed).toBe(1)
+      expect((await collect({ graceS: 0 })).removed).toBe(1)
       // the bytes can come again
       const again = await store('young')
       expect(String(await readAll(await tb.artifacts.read(scope, again.id)))).toBe('young')
@@ -80,7 +81,7 @@ for (const engine of engines) {
       await tb.files.create(scope, 'not yet', { temporary: true })
       await tb.files.create(scope, 'stays')
       await expire(opened, 'files', gone.id)
-      expect(await tb.upkeep.collect({ graceS: 0 })).toEqual({
+      expect(await collect({ graceS: 0 })).toEqual({
         ...{ ...NOTHING, expiredFiles: 1, removed: 1, removedBytes: 9 },
       })
       expect(await storedHashes(opened)).toEqual(['not yet', 'stays'].map(sha256Of).sort())
@@ -90,16 +91,37 @@ for (const engine of engines) {
       await addStray('old stray', 7_200_000)
       await addStray('new stray')
       await store('named')
-      expect(await tb.upkeep.collect()).toMatchObject({ strays: 1, removed: 1, removedBytes: 9 })
+      expect(await collect()).toMatchObject({ strays: 1, removed: 1, removedBytes: 9 })
       expect(await storedHashes(opened)).toEqual(['named', 'new stray'].map(sha256Of).sort())
-      expect(await tb.upkeep.collect({ graceS: 0 })).toMatchObject({ strays: 1, removed: 1 })
+      expect(await collect({ graceS: 0 })).toMatchObject({ strays: 1, removed: 1 })
       expect(await storedHashes(opened)).toEqual([sha256Of('named')])
+    })
+
+    test('many of them may be another installation’s: they stay unless somebody says otherwise', async () => {
+      for (let i = 0; i < 20; i++) await store(`named ${i}`)
+      for (const bytes of ['a', 'b']) await addStray(bytes, 7_200_000)
+      await tb.artifacts.delete(scope, (await store('deleted')).id)
+      for (const dryRun of [true, false])
+        expect(await collect({ graceS: 3_600, strays: false, dryRun })).toMatchObject({
+          strays: 0,
+          straysLeft: 2,
+        })
+      expect(await collect({ graceS: 0, strays: false })).toMatchObject({
+        strays: 2,
+        straysLeft: 0,
+        removed: 3,
+      })
+      for (const bytes of ['a', 'b', 'c', 'd', 'e']) await addStray(bytes, 7_200_000)
+      await tb.artifacts.delete(scope, (await store('deleted')).id)
+      expect(await collect({ graceS: 0, strays: false })).toMatchObject({ straysLeft: 5, removed: 1 })
+      expect(await storedHashes(opened)).toHaveLength(25)
+      expect(await collect({ graceS: 0 })).toMatchObject({ strays: 5, straysLeft: 0, removed: 5 })
     })
 
     test('bytes of a row that was lost, and that somebody stores again, are kept', async () => {
       await addStray('found again', 7_200_000)
       const { id } = await store('found again')
-      expect(await tb.upkeep.collect({ graceS: 0 })).toEqual(NOTHING)
+      expect(await collect({ graceS: 0 })).toEqual(NOTHING)
       expect(String(await readAll(await tb.artifacts.read(scope, id)))).toBe('found again')
     })
 
@@ -112,8 +134,8 @@ for (const engine of engines) {
       ] as const)
         await putUpload(tb.blobs, upload, bytes)
       await expire(opened, 'uploads', late.token)
-      expect(await tb.upkeep.collect({ graceS: 0 })).toEqual(NOTHING)
-      expect((await tb.upkeep.collect({ graceS: 0, uploadGraceS: 0 })).expiredUploads).toBe(1)
+      expect(await collect({ graceS: 0 })).toEqual(NOTHING)
+      expect((await collect({ graceS: 0, uploadGraceS: 0 })).expiredUploads).toBe(1)
       expect(await countRows(opened, 'uploads')).toBe(1)
       await expect(tb.artifacts.completeUpload(scope, thread, late.token)).rejects.toMatchObject({
         code: 'not_found',
@@ -132,33 +154,33 @@ for (const engine of engines) {
         await countRows(opened, 'blobs'),
         await countRows(opened, 'files'),
       ]
-      const said = await tb.upkeep.collect({ graceS: 0, dryRun: true })
+      const said = await collect({ graceS: 0, dryRun: true })
       expect([
         await storedHashes(opened),
         await countRows(opened, 'blobs'),
         await countRows(opened, 'files'),
       ]).toEqual(before)
       expect(said).toEqual({ ...NOTHING, removed: 4, removedBytes: 10, strays: 1, expiredFiles: 1 })
-      expect(await tb.upkeep.collect({ graceS: 0 })).toEqual(said)
+      expect(await collect({ graceS: 0 })).toEqual(said)
       expect((await tb.files.getFile(scope, file.id)).id).toBe(file.id)
       // an hour is the default, and they are young
       const { id } = await tb.files.create(scope, 'young')
       await tb.files.delete(scope, id)
-      expect(await tb.upkeep.collect({ dryRun: true })).toEqual({ ...NOTHING, young: 1 })
+      expect(await collect({ dryRun: true })).toEqual({ ...NOTHING, young: 1 })
     })
 
     test('a dry run counts the bytes of files that have expired', async () => {
       const { id } = await tb.files.create(scope, 'temporary', { temporary: true })
       await expire(opened, 'files', id)
-      const said = await tb.upkeep.collect({ graceS: 0, dryRun: true })
+      const said = await collect({ graceS: 0, dryRun: true })
       expect(said).toEqual({ ...NOTHING, removed: 1, removedBytes: 9, expiredFiles: 1 })
-      expect(await tb.upkeep.collect({ graceS: 0 })).toEqual(said)
+      expect(await collect({ graceS: 0 })).toEqual(said)
     })
 
     test('several at the same time remove everything once', async () => {
       for (let n = 0; n < 450; n++) await store(`orphan ${n}`)
       await tb.threads.delete(scope, thread)
-      const all = await Promise.all(Array.from({ length: 4 }, () => tb.upkeep.collect({ graceS: 0 })))
+      const all = await Promise.all(Array.from({ length: 4 }, () => collect({ graceS: 0 })))
       expect(all.reduce((sum, { removed }) => sum + removed, 0)).toBe(450)
       expect(await storedHashes(opened)).toEqual([])
       expect(await countRows(opened, 'blobs')).toBe(0)
@@ -169,7 +191,7 @@ for (const engine of engines) {
       await tb.threads.delete(scope, thread)
       const shares: number[] = []
       const stop = new AbortController()
-      const report = await tb.upkeep.collect({
+      const report = await collect({
         graceS: 0,
         signal: stop.signal,
         onProgress: (share, { removed }) => {
@@ -180,8 +202,8 @@ for (const engine of engines) {
       expect(report.removed).toBe(200)
       expect(shares).toEqual(shares.toSorted((a, b) => a - b))
       for (const share of shares) expect(share >= 0 && share <= 1).toBe(true)
-      expect((await tb.upkeep.collect({ graceS: 0 })).removed).toBe(50)
-      expect(await tb.upkeep.collect({ signal: AbortSignal.abort() })).toMatchObject({ removed: 0 })
+      expect((await collect({ graceS: 0 })).removed).toBe(50)
+      expect(await collect({ signal: AbortSignal.abort() })).toMatchObject({ removed: 0 })
     })
 
     test('verify finds what is missing, truncated or changed, and who has it', async () => {

@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer'
+import type { IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
 import multipart, { type Multipart } from '@fastify/multipart'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteShorthandOptions } from 'fastify'
@@ -8,9 +9,14 @@ import { isThreadbaseError, ThreadbaseError } from '../../core/errors.ts'
 import { parseJson } from '../../core/json.ts'
 import { tryParse } from '../../core/validate.ts'
 
-/** What came in one request: the bytes, and the fields that came with them, complete once the bytes are in. */
-type Body = { source: AsyncIterable<Uint8Array>; fields: () => Record<string, unknown> }
+/** What came in one request: the bytes, and the fields that came with them; those of a form are complete once the bytes are in. */
+type Body = {
+  source: AsyncIterable<Uint8Array>
+  fields: Record<string, unknown> | (() => Record<string, unknown>)
+}
 
+const DRAINED_BYTES = 100_000_000
+const DRAINED_MS = 5_000
 const MAX_FIELDS = 50
 const MAX_FIELD_BYTES = 1_000_000
 // what clients send when nobody told them what it is
@@ -73,9 +79,25 @@ export async function readBody<T>(
     return await use(ofStream(request))
   } catch (error) {
     if (request.raw.complete) throw error
-    reply.header('connection', 'close')
+    if (!request.raw.destroyed) drain(request.raw)
+    else reply.header('connection', 'close')
     throw socket.destroyed ? wentAway(error) : error
   }
+}
+
+/**
+ * Reads on for a while without use: a connection that is closed while its client still sends is reset, and the client may
+ * never see why.
+ */
+function drain(raw: IncomingMessage): void {
+  let left = DRAINED_BYTES
+  const end = () => raw.socket.destroy()
+  const timer = setTimeout(end, DRAINED_MS)
+  raw.once('close', () => clearTimeout(timer))
+  raw.on('data', (chunk: Buffer) => {
+    left -= chunk.length
+    if (left < 0) end()
+  })
 }
 
 function wentAway(cause: unknown): ThreadbaseError {
@@ -96,8 +118,13 @@ function ofStream(request: FastifyRequest): Body {
     ...(type === undefined || NO_CLAIM.test(type) ? {} : { mime: type }),
     ...toFields(request.query as Record<string, string>),
   }
-  return { source: isEmpty ? nothing() : (body as Readable), fields: () => fields }
+  return { source: isEmpty ? nothing() : kept(body as Readable), fields }
 }
+
+/** Who stops reading does not end the stream. */
+const kept = (stream: Readable): AsyncIterable<Uint8Array> => ({
+  [Symbol.asyncIterator]: () => stream.iterator({ destroyOnReturn: false }),
+})
 
 async function* nothing(): AsyncGenerator<Uint8Array> {}
 

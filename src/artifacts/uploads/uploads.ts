@@ -65,7 +65,8 @@ export function createUploads(
         const made = await keeper.keep(staged, entry, (named) => insert(id, entry, named))
         if (made !== undefined) return { row: made, created: true }
       } catch (error) {
-        if (!isThreadbaseError(error, 'not_found')) throw error
+        // of the object, not of the thread
+        if (!isThreadbaseError(error, 'not_found') || error.details?.threadId !== undefined) throw error
         // perhaps another call completes it at this moment
         const row = await find(id)
         if (row !== undefined) return { row, created: false }
@@ -85,8 +86,13 @@ export function createUploads(
   ): Promise<Staged> {
     try {
       const staged = await keeper.blobs.stageObject(objectKey, { sha256, size })
-      await repo.proveUpload(forUser(userId), userId, id)
-      return staged
+      try {
+        await repo.proveUpload(forUser(userId), userId, id)
+        return staged
+      } catch (error) {
+        await staged.discard()
+        throw error
+      }
     } catch (error) {
       if (!isProven || !isThreadbaseError(error, 'not_found')) throw error
       // an earlier call put them in their place, and failed before they had a name

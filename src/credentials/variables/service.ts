@@ -126,6 +126,9 @@ export function createVariableService({ forUser }: Pick<Database, 'forUser'>, { 
   }
 }
 
+// passwords are shorter than keys for providers, and have no beginning that all of them share
+const LEAST_SHOWN = 32
+
 function toVariable({ token: _, ...row }: repo.VariableRow, opened: Opened): Variable {
   const text = 'text' in opened ? opened.text : null
   return {
@@ -134,7 +137,7 @@ function toVariable({ token: _, ...row }: repo.VariableRow, opened: Opened): Var
     name: row.name,
     type: row.type,
     value: row.type === 'generic' ? text : null,
-    mask: text === null ? null : maskOf(text),
+    mask: text === null ? null : maskOf(text, LEAST_SHOWN),
     isReadable: text !== null,
     keyId: row.keyId,
     defaultFields: row.defaultFields,

@@ -106,8 +106,16 @@ export function keyRoutes(app: FastifyInstance, keys: KeyService): void {
   )
 }
 
-/** @throws forbidden when a key would make one that may do more, or for longer */
-function requireGrantable({ scopes: own, expiresAtMs }: Identity, wanted: NewApiKey): void {
+/** @throws forbidden when a key would make one that may do more, or for longer; for `ingest`, when a superuser does not ask */
+function requireGrantable({ scopes: own, expiresAtMs, isSuperuser }: Identity, wanted: NewApiKey): void {
+  if (wanted.scopes?.includes('ingest') === true && !isSuperuser)
+    throw new ThreadbaseError(
+      'forbidden',
+      'keys with the scope ingest are made by superusers: they reach into the storage',
+      {
+        scopes: ['ingest'],
+      },
+    )
   if (own === undefined) return
   const extra = (wanted.scopes ?? DEFAULT_SCOPES).filter((scope) => !own.includes(scope))
   if (extra.length > 0)
