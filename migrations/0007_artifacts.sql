@@ -47,7 +47,7 @@ create table :"schema".artifacts (
   thread_id    uuid not null,
   sha256       text collate "C" not null,
   -- data, never a path
-  filename     text not null check (char_length(filename) between 1 and 1100),
+  filename     text not null check (char_length(filename) between 1 and 1600),
   mime         text not null check (char_length(mime) between 1 and 255),
   size         bigint not null,
   -- of the sandbox that made it, of the graph's run, of the tool call
@@ -68,7 +68,7 @@ create table :"schema".files (
   user_id    text collate "C" not null,
   id         uuid not null,
   -- unique among the user's files
-  name       text collate "C" not null check (char_length(name) between 1 and 1100),
+  name       text collate "C" not null check (char_length(name) between 1 and 1600),
   -- as it was asked for, and which of that name this is: 0, or the n of "name (n)"
   asked_name text collate "C" not null,
   n          integer not null default 0 check (n >= 0),

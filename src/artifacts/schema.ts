@@ -125,7 +125,7 @@ export const FilePatch = Type.Object(
 export type FilePatch = Static<typeof FilePatch>
 
 /** In bytes, as it is stored: with its user it must fit into an index. */
-const MAX_NAME_BYTES = 1_024
+const MAX_NAME_BYTES = 1_500
 
 /** @throws invalid_input for a name that is longer; before the bytes are taken */
 export function requireShortName(name: string | undefined): void {

@@ -1,8 +1,10 @@
+import { execFileSync } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdir, readdir, rm, stat, utimes, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
+import { setTimeout as delay } from 'node:timers/promises'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { makeTempDir, s3Endpoint } from '../../test/harness.ts'
@@ -315,6 +317,49 @@ describe('files', () => {
       if (i === 0) await writeFile(join(dir, keyOf(staged.sha256)), bytes.subarray(0, 50))
     }
     expect((await buffer(await blobs.read(shaOf(bytes)))).equals(bytes)).toBe(true)
+    await close()
+  })
+
+  test('bytes that were changed on the disk are made right by who stores them again', async () => {
+    const { blobs, dir, close } = await openOnFiles()
+    const bytes = randomBytes(100)
+    for (let i = 0; i < 2; i++) {
+      await (await blobs.stage(Readable.from([bytes]))).commit()
+      if (i === 0) await writeFile(join(dir, keyOf(shaOf(bytes))), randomBytes(100))
+    }
+    expect((await buffer(await blobs.read(shaOf(bytes)))).equals(bytes)).toBe(true)
+    await close()
+  })
+
+  test('an object that is a link, a directory or a pipe is none', async () => {
+    const { blobs, dir, close } = await openOnFiles()
+    await mkdir(join(dir, 'output/sandbox'), { recursive: true })
+    await writeFile(join(dir, 'secret'), 'secret')
+    await symlink('../../secret', join(dir, 'output/sandbox/link'))
+    await symlink('..', join(dir, 'output/sandbox/up'))
+    await writeFile(join(dir, 'output/plain'), 'plain')
+    execFileSync('mkfifo', [join(dir, 'output/sandbox/pipe')])
+    for (const name of ['link', 'up/plain', 'pipe', 'up', 'plain/x'])
+      await expect(blobs.stageObject(`output/sandbox/${name}`), name).rejects.toMatchObject({
+        code: 'not_found',
+      })
+    const staged = await blobs.stageObject('output/plain')
+    expect(staged.size).toBe(5)
+    await staged.discard()
+    await close()
+  })
+
+  test('what was left in directories is swept with them', async () => {
+    const { blobs, dir, close } = await openOnFiles()
+    await mkdir(join(dir, 'uploads/run/deep'), { recursive: true })
+    await writeFile(join(dir, 'uploads/run/deep/plot.png'), 'x')
+    expect(await blobs.sweepStaged(60_000)).toBe(0)
+    await delay(20)
+    expect(await blobs.sweepStaged(0)).toBe(1)
+    await delay(20)
+    expect(await blobs.sweepStaged(0)).toBe(0)
+    await blobs.sweepStaged(-1_000)
+    expect(await readdir(join(dir, 'uploads'))).toEqual([])
     await close()
   })
 

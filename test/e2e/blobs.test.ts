@@ -92,7 +92,7 @@ describe.each(availableStores)('threadbase blobs, $name', ({ newEnv }) => {
     expect(dry).toMatchObject({ code: 0, stderr: '' })
     expect(dry.stdout).toMatch(/^dry run: nothing was removed; this would be\nremoved +2 blobs, 13 bytes\n/)
     const report = {
-      ...{ removed: 2, removed_bytes: 13, strays: 0, expired_files: 0, expired_uploads: 0 },
+      ...{ removed: 2, removed_bytes: 13, strays: 0, strays_left: 0, expired_files: 0, expired_uploads: 0 },
       ...{ abandoned_uploads: 0, young: 0, dry_run: true, interrupted: false },
     }
     expect(JSON.parse((await blobs('gc', '--grace', '0s', '--dry-run', '--json')).stdout)).toEqual(report)
@@ -106,7 +106,7 @@ describe.each(availableStores)('threadbase blobs, $name', ({ newEnv }) => {
   test('verify says that all is well; then what is missing and what is corrupt, with exit code 1', async () => {
     expect(await blobs('verify')).toEqual({
       ...{ code: 0, signal: null, stderr: '' },
-      stdout: '2 blobs checked, 13 bytes: 0 missing, 0 corrupt\n',
+      stdout: '2 blobs checked, 13 bytes: 0 missing, 0 corrupt, 0 unreadable\n',
     })
     await rm(pathOf('kept'))
     await writeFile(pathOf('also kept'), 'ALSO KEPT')
@@ -117,7 +117,7 @@ describe.each(availableStores)('threadbase blobs, $name', ({ newEnv }) => {
         '',
         `missing  ${sha256Of('kept')}  4 bytes: artifact ${ids.artifact} of anna`,
         `corrupt  ${sha256Of('also kept')}  9 bytes: file ${ids.file} of anna`,
-        '2 blobs checked, 13 bytes: 1 missing, 1 corrupt',
+        '2 blobs checked, 13 bytes: 1 missing, 1 corrupt, 0 unreadable',
       ].sort(),
     )
     const json = await blobs('verify', '--json')
@@ -131,6 +131,7 @@ describe.each(availableStores)('threadbase blobs, $name', ({ newEnv }) => {
       checked_bytes: 13,
       missing: 1,
       corrupt: 1,
+      unreadable: 0,
       interrupted: false,
     })
     expect(lines.find(({ problem }) => problem === 'missing')).toEqual({

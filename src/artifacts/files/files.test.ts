@@ -77,6 +77,36 @@ for (const engine of engines) {
       expect(await add(scope, 'a.pdf')).toBe('a (3).pdf')
     })
 
+    test('past many files that are called by numbers, too', async () => {
+      const scope = newUser()
+      const numbers = Array.from({ length: 120 }, (_, i) => i + 1)
+      for (const n of numbers) await add(scope, `rep (${n}).pdf`)
+      expect(await add(scope, 'rep.pdf')).toBe('rep.pdf')
+      const second = await add(scope, 'rep.pdf')
+      expect(Number(/^rep \((\d+)\)\.pdf$/.exec(second)?.[1])).toBeGreaterThan(120)
+    })
+
+    test('a name that is too long is refused before the bytes are read; the longest has a place', async () => {
+      const scope = newUser()
+      let read = false
+      const source = async function* () {
+        read = true
+        yield Buffer.from('x')
+      }
+      for (const filename of ['用'.repeat(600), '\0'.repeat(400)]) {
+        const refused = { code: 'invalid_input', message: expect.stringContaining('1500 bytes') }
+        await expect(tb.files.create(scope, source(), { filename })).rejects.toMatchObject(refused)
+        await expect(tb.files.startUpload(scope, { filename, ...announce('x') })).rejects.toMatchObject(
+          refused,
+        )
+      }
+      expect(read).toBe(false)
+      // each of its characters takes as much as one can, and so does its user's id
+      const longest = { userId: '用'.repeat(255) }
+      const name = Array.from({ length: 500 }, (_, i) => String.fromCodePoint(0x4e00 + i * 7)).join('')
+      expect([await add(longest, name), await add(longest, name)]).toEqual([name, `${name} (1)`])
+    })
+
     test('a name that is free is given as it is asked for', async () => {
       const scope = newUser()
       const first = await tb.files.create(scope, 'x', { filename: 'a.pdf' })

@@ -220,7 +220,7 @@ for (const engine of engines) {
       const { id: deleted } = await store('nobody names it')
       await tb.artifacts.delete(scope, deleted)
       expect(await verify()).toEqual({
-        report: { checked: 4, checkedBytes: 47, missing: 0, corrupt: 0 },
+        report: { checked: 4, checkedBytes: 47, missing: 0, corrupt: 0, unreadable: 0 },
         problems: [],
       })
       await tb.blobs.remove(sha256Of(missing))
@@ -228,7 +228,7 @@ for (const engine of engines) {
       await writeFile(pathOf(truncated), 'trunc')
       await writeFile(pathOf(changed), 'was change')
       const found = await verify()
-      expect(found.report).toEqual({ checked: 4, checkedBytes: 47, missing: 1, corrupt: 2 })
+      expect(found.report).toEqual({ checked: 4, checkedBytes: 47, missing: 1, corrupt: 2, unreadable: 0 })
       const ofAnna = (id = '') => ({ userId: 'anna', table: 'artifacts', id })
       expect(found.problems).toEqual([
         {
@@ -239,7 +239,13 @@ for (const engine of engines) {
         { sha256: sha256Of(changed), problem: 'corrupt', size: 10, found: 10, namedBy: [ofAnna(ids[2])] },
       ])
       // who only looks at sizes does not see the changed one
-      expect((await verify(true)).report).toEqual({ checked: 4, checkedBytes: 47, missing: 1, corrupt: 1 })
+      expect((await verify(true)).report).toEqual({
+        checked: 4,
+        checkedBytes: 47,
+        missing: 1,
+        corrupt: 1,
+        unreadable: 0,
+      })
       expect(await tb.artifacts.head(scope, String(ids[0]))).toMatchObject({ exists: false, storedAt: null })
       expect(await tb.artifacts.head(scope, String(ids[1]))).toMatchObject({ exists: false })
       // who stores the same bytes again mends it
@@ -251,7 +257,7 @@ for (const engine of engines) {
       for (let n = 0; n < 230; n++) await store(`${n} ${randomUUID()}`)
       const shares: number[] = []
       const report = await tb.upkeep.verify({ onProgress: (share) => void shares.push(share) })
-      expect(report).toMatchObject({ checked: 230, missing: 0, corrupt: 0 })
+      expect(report).toMatchObject({ checked: 230, missing: 0, corrupt: 0, unreadable: 0 })
       expect(shares).toHaveLength(230)
     })
   })

@@ -91,9 +91,9 @@ export async function readBody<T>(
  */
 function drain(raw: IncomingMessage): void {
   let left = DRAINED_BYTES
-  const end = () => raw.socket.destroy()
+  const end = () => raw.destroy()
   const timer = setTimeout(end, DRAINED_MS)
-  raw.once('close', () => clearTimeout(timer))
+  for (const event of ['end', 'close']) raw.once(event, () => clearTimeout(timer))
   raw.on('data', (chunk: Buffer) => {
     left -= chunk.length
     if (left < 0) end()

@@ -10,7 +10,7 @@ import { fixedKeys, newEncryptionKey } from '../service.ts'
 
 const KEY_ID = String(readKey(TEST_KEY)?.id)
 const BY = { userId: 'tests', via: 'library' } as const
-const SECRET = 'a secret of some length'
+const SECRET = 'a secret of some length, 32 or more'
 const newScope = () => ({ userId: `u-${randomUUID()}` })
 type Scope = ReturnType<typeof newScope>
 
@@ -36,7 +36,7 @@ for (const engine of engines) {
         name: 'OPENAI',
         type: 'credential',
         value: null,
-        mask: 'a secr****ngth',
+        mask: 'a secr****more',
         isReadable: true,
         keyId: KEY_ID,
         defaultFields: ['openai_api_key'],
@@ -222,7 +222,7 @@ for (const engine of engines) {
       expect((await tb.variables.list(scope)).items).toMatchObject([
         { name: 'a', value: null, mask: null, isReadable: false, keyId },
         { name: 'b', value: null, mask: null, isReadable: false, keyId: null },
-        { name: 'c', mask: 'a secr****ngth', isReadable: true },
+        { name: 'c', mask: 'a secr****more', isReadable: true },
       ])
       await expect(tb.variables.resolve(scope, 'a')).rejects.toMatchObject({
         code: 'unavailable',
