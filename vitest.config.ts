@@ -9,15 +9,16 @@ const ALIKE_IN_EVERY_MODE = [
   'src/open-blobs.test.ts',
   'src/encryption.test.ts',
   'src/credentials/{key-source,vault}.test.ts',
+  'src/artifacts/upkeep/{interleavings,upkeep}.test.ts',
   'src/checkpoints/{serde,tree,validation,versions}.test.ts',
   'src/checkpoints/store/texts.test.ts',
   'src/db/{arrays,directory-lock,pglite,postgres}.test.ts',
-  'src/http/{limits,metrics,traces,web}.test.ts',
+  'src/http/{limits,metrics,traces,uploads,web}.test.ts',
   'src/identity/{addresses,checks,external,passwords,secret-file,tokens}.test.ts',
   'src/transfer/cli.test.ts',
-  'test/{architecture,docs,harness,openai-server,ports,redis-access,redis-faults}.test.ts',
+  'test/{architecture,docs,harness,kill-artifacts,openai-server,ports,redis-access,redis-faults}.test.ts',
   'test/langgraph/{dialogues,kill,two-runs}.test.ts',
-  'test/e2e/{auth-modes,keys,package,redis,refusals,two-servers,users,walkthrough}.test.ts',
+  'test/e2e/{auth-modes,blobs,keys,package,redis,refusals,two-servers,users,walkthrough}.test.ts',
 ]
 const again = process.env.THREADBASE_TEST_RLS === 'enforce'
 
