@@ -12,36 +12,22 @@ import {
   pageToHttp,
   routeSchema,
 } from '../core/http-shapes.ts'
-import { ContentHeaders, contentResponses, sendBytes } from './content/routes.ts'
-import { contentTypeOf, dispositionOf } from './media.ts'
-import { ArtifactQuery, IngestedObject, NewArtifact, NewArtifactUpload } from './schema.ts'
+import { type Artifact, ArtifactQuery, IngestedObject, NewArtifact, NewArtifactUpload } from './schema.ts'
 import type { ArtifactService } from './service.ts'
+import { storedFields, storedRoutes } from './stored/routes.ts'
 import { readBody, uploadSchema, withUploads } from './uploads/routes.ts'
-
-const stored = {
-  mime: Type.String({ description: 'What the bytes were found to be.' }),
-  size: Type.Integer({ description: 'In bytes.' }),
-  sha256: Type.String({ description: '64 hexadecimal digits.' }),
-}
 
 const ArtifactBody = Type.Object({
   id: Uuid(),
   user_id: Type.String(),
   thread_id: Uuid(),
   filename: Type.String({ description: 'As it was given. Data, never a path.' }),
-  ...stored,
+  ...storedFields,
   session_id: Nullable(Type.String()),
   run_id: Nullable(Type.String()),
   tool_call_id: Nullable(Type.String()),
   meta: JsonObject(),
   created_at: Instant(),
-})
-
-export const HeadBody = Type.Object({
-  id: Uuid(),
-  ...stored,
-  exists: Type.Boolean({ description: 'Whether the storage has the bytes.' }),
-  stored_at: Nullable(Instant('When they were stored, or stored again.')),
 })
 
 export const UploadBody = Type.Object({
@@ -52,29 +38,10 @@ export const UploadBody = Type.Object({
   expires_at: Instant(),
 })
 
-export const DownloadQuery = Type.Object(
-  {
-    expires_in_s: Type.Optional(
-      Type.Integer({
-        minimum: 1,
-        maximum: 604_800,
-        default: 86_400,
-        description: 'Seconds that the URL is good for.',
-      }),
-    ),
-    download: Type.Optional(
-      Type.Boolean({ default: false, description: 'Browsers save it even where they could show it.' }),
-    ),
-  },
-  { additionalProperties: false },
-)
-export type DownloadQuery = { expires_in_s?: number; download?: boolean }
-
 export const TokenPath = (what: string) =>
   Type.Object({ id: Uuid({ description: what }), token: Uuid({ description: 'Of the upload.' }) })
 
 const threadPath = IdPath('Id of the thread.')
-const path = IdPath('Id of the artifact.')
 const tags = ['artifacts']
 
 type ById = { Params: { id: string } }
@@ -195,94 +162,8 @@ export async function artifactRoutes(
       pageToHttp(await artifacts.list(scope, params.id, fromHttp<ArtifactQuery>(query))),
   )
 
-  app.get<ById>(
-    '/api/artifacts/:id',
-    {
-      schema: routeSchema({
-        operationId: 'getArtifact',
-        tags,
-        summary: 'Read what is known of an artifact',
-        params: path,
-        response: { 200: ArtifactBody },
-      }),
-    },
-    async ({ scope, params }) => snakeKeys(await artifacts.getArtifact(scope, params.id)),
-  )
-
-  app.get<ById>(
-    '/api/artifacts/:id/head',
-    {
-      schema: routeSchema({
-        operationId: 'headArtifact',
-        tags,
-        summary: 'Look whether the storage has the bytes',
-        params: path,
-        response: { 200: HeadBody },
-      }),
-    },
-    async ({ scope, params }) => snakeKeys(await artifacts.head(scope, params.id)),
-  )
-
-  app.get<ById & { Querystring: DownloadQuery }>(
-    '/api/artifacts/:id/download',
-    {
-      schema: routeSchema({
-        operationId: 'downloadArtifact',
-        tags,
-        summary: 'Redirect to a presigned URL',
-        description: 'Whoever has the URL has the bytes, for 24 hours unless another time is asked for.',
-        params: path,
-        querystring: DownloadQuery,
-        response: { 307: Type.Null() },
-      }),
-    },
-    async ({ scope, params, query }, reply) => {
-      const { expires_in_s: expiresInS, download } = query
-      return reply.redirect(await artifacts.presign(scope, params.id, { expiresInS, download }), 307)
-    },
-  )
-
-  app.get<ById & { Querystring: { download?: boolean } }>(
-    '/api/artifacts/:id/content',
-    {
-      config: { untimed: 'transfer' },
-      schema: routeSchema({
-        operationId: 'getArtifactContent',
-        tags,
-        summary: 'The bytes of an artifact',
-        params: path,
-        querystring: Type.Pick(DownloadQuery, ['download']),
-        headers: ContentHeaders,
-        response: contentResponses,
-      }),
-    },
-    async (request, reply) => {
-      const { scope, params, query } = request
-      const { mime, filename, sha256, size } = await artifacts.getArtifact(scope, params.id)
-      return sendBytes(request, reply, {
-        ...{ sha256, size, contentType: contentTypeOf(mime) },
-        contentDisposition: dispositionOf(mime, filename, query),
-        open: (options) => artifacts.read(scope, params.id, options),
-      })
-    },
-  )
-
-  app.delete<ById>(
-    '/api/artifacts/:id',
-    {
-      schema: routeSchema({
-        operationId: 'deleteArtifact',
-        tags,
-        summary: 'Delete an artifact',
-        description:
-          'Answers 204 also when there is none. The bytes go with the next collection, unless something else names them.',
-        params: path,
-        response: { 204: Type.Null() },
-      }),
-    },
-    async (request, reply) => {
-      await artifacts.delete(request.scope, request.params.id)
-      return reply.status(204).send()
-    },
-  )
+  storedRoutes<Artifact>(app, {
+    ...{ name: 'Artifact', base: '/api/artifacts', tags, body: ArtifactBody },
+    ...{ service: artifacts, get: artifacts.getArtifact, nameOf: ({ filename }) => filename },
+  })
 }

@@ -62,3 +62,5 @@ export function readersOf<T extends StoredBytes & { id: string }>(
     },
   }
 }
+
+export type Readers = ReturnType<typeof readersOf>

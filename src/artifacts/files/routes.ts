@@ -12,10 +12,9 @@ import {
   pageToHttp,
   routeSchema,
 } from '../../core/http-shapes.ts'
-import { ContentHeaders, contentResponses, sendBytes } from '../content/routes.ts'
-import { contentTypeOf, dispositionOf } from '../media.ts'
-import { DownloadQuery, HeadBody, UploadBody } from '../routes.ts'
-import { FilePatch, FileQuery, NewFile, NewFileUpload } from '../schema.ts'
+import { UploadBody } from '../routes.ts'
+import { FilePatch, FileQuery, NewFile, NewFileUpload, type UserFile } from '../schema.ts'
+import { storedFields, storedRoutes } from '../stored/routes.ts'
 import { readBody, uploadSchema, withUploads } from '../uploads/routes.ts'
 import type { FileService } from './service.ts'
 
@@ -23,9 +22,7 @@ const FileBody = Type.Object({
   id: Uuid(),
   user_id: Type.String(),
   name: Type.String({ description: "Unique among the user's files. Data, never a path." }),
-  mime: Type.String({ description: 'What the bytes were found to be.' }),
-  size: Type.Integer({ description: 'In bytes.' }),
-  sha256: Type.String({ description: '64 hexadecimal digits.' }),
+  ...storedFields,
   flow_id: Nullable(Uuid()),
   expires_at: Nullable(Instant('When it is gone; null: it stays.')),
   meta: JsonObject(),
@@ -122,78 +119,6 @@ export async function fileRoutes(
     async ({ scope, query }) => pageToHttp(await files.list(scope, fromHttp<FileQuery>(query))),
   )
 
-  app.get<ById>(
-    '/api/files/:id',
-    {
-      schema: routeSchema({
-        operationId: 'getFile',
-        tags,
-        summary: 'Read what is known of a file',
-        params: path,
-        response: { 200: FileBody },
-      }),
-    },
-    async ({ scope, params }) => snakeKeys(await files.getFile(scope, params.id)),
-  )
-
-  app.get<ById>(
-    '/api/files/:id/head',
-    {
-      schema: routeSchema({
-        operationId: 'headFile',
-        tags,
-        summary: 'Look whether the storage has the bytes',
-        params: path,
-        response: { 200: HeadBody },
-      }),
-    },
-    async ({ scope, params }) => snakeKeys(await files.head(scope, params.id)),
-  )
-
-  app.get<ById & { Querystring: DownloadQuery }>(
-    '/api/files/:id/download',
-    {
-      schema: routeSchema({
-        operationId: 'downloadFile',
-        tags,
-        summary: 'Redirect to a presigned URL',
-        description: 'Whoever has the URL has the bytes, for 24 hours unless another time is asked for.',
-        params: path,
-        querystring: DownloadQuery,
-        response: { 307: Type.Null() },
-      }),
-    },
-    async ({ scope, params, query }, reply) => {
-      const { expires_in_s: expiresInS, download } = query
-      return reply.redirect(await files.presign(scope, params.id, { expiresInS, download }), 307)
-    },
-  )
-
-  app.get<ById & { Querystring: { download?: boolean } }>(
-    '/api/files/:id/content',
-    {
-      config: { untimed: 'transfer' },
-      schema: routeSchema({
-        operationId: 'getFileContent',
-        tags,
-        summary: 'The bytes of a file',
-        params: path,
-        querystring: Type.Pick(DownloadQuery, ['download']),
-        headers: ContentHeaders,
-        response: contentResponses,
-      }),
-    },
-    async (request, reply) => {
-      const { scope, params, query } = request
-      const { mime, name, sha256, size } = await files.getFile(scope, params.id)
-      return sendBytes(request, reply, {
-        ...{ sha256, size, contentType: contentTypeOf(mime) },
-        contentDisposition: dispositionOf(mime, name, query),
-        open: (options) => files.read(scope, params.id, options),
-      })
-    },
-  )
-
   app.patch<ById>(
     '/api/files/:id',
     {
@@ -210,22 +135,8 @@ export async function fileRoutes(
       snakeKeys(await files.update(request.scope, request.params.id, fromHttp<FilePatch>(request.body))),
   )
 
-  app.delete<ById>(
-    '/api/files/:id',
-    {
-      schema: routeSchema({
-        operationId: 'deleteFile',
-        tags,
-        summary: 'Delete a file',
-        description:
-          'Answers 204 also when there is none. The bytes go with the next collection, unless something else names them.',
-        params: path,
-        response: { 204: Type.Null() },
-      }),
-    },
-    async (request, reply) => {
-      await files.delete(request.scope, request.params.id)
-      return reply.status(204).send()
-    },
-  )
+  storedRoutes<UserFile>(app, {
+    ...{ name: 'File', base: '/api/files', tags, body: FileBody },
+    ...{ service: files, get: files.getFile, nameOf: ({ name }) => name },
+  })
 }
