@@ -36,7 +36,11 @@ async function expectOwn(api: Api, make: () => Promise<{ target: Target; headers
     const { access, ok } = routeOf(name)
     const { target, headers } = await make()
     const expected =
-      access === 'admin' || access === 'metrics' ? 403 : name === 'POST /api/me/password' ? 404 : ok
+      access === 'admin' || access === 'metrics' || access === 'ingest'
+        ? 403
+        : name === 'POST /api/me/password'
+          ? 404
+          : ok
     const answer = await callRoute(api, name, target, headers)
     expect(answer.status, `${name} ${answer.text}`).toBe(expected)
   }
@@ -55,7 +59,8 @@ async function expectStrangerKeptOut(api: Api, target: Target, headers: Headers)
   const apart = new Set(['POST /api/threads', 'POST /api/me/password'])
   for (const name of protectedNames.filter((name) => !apart.has(name))) {
     const answer = await callRoute(api, name, target, headers)
-    const { stranger } = routeOf(name)
+    const { access, stranger: told } = routeOf(name)
+    const stranger = access === 'ingest' ? 403 : told
     expect([stranger, 200, 201], `${name} ${answer.text}`).toContain(answer.status)
     if (stranger >= 400) expect(answer.status, name).toBe(stranger)
     expect(answer.text.replaceAll(target.rows.title, ''), name).not.toContain('secret-of-the-target')

@@ -69,7 +69,7 @@ describeApi('secrets over HTTP, in single-user mode', (api) => {
         name: 'TOKEN',
         type: 'credential',
         value: null,
-        mask: 'sk-pro****mnop',
+        mask: '****',
         is_readable: true,
         key_id: KEY_ID,
         default_fields: ['api_key'],
