@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto'
-import { utimes, writeFile } from 'node:fs/promises'
+import { readdir, rm, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterAll, beforeEach, describe, expect, test } from 'vitest'
+import { sql } from 'kysely'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { countRows, expire, readAll, storedHashes } from '../../../test/bytes.ts'
 import { engines, makeTempDir, type TestDatabase } from '../../../test/harness.ts'
 import { announce, putUpload, sha256Of } from '../../../test/uploads.ts'
 import { openFiles } from '../../blobs/files.ts'
 import { createUrlSigner } from '../../blobs/signed-urls.ts'
+import { t } from '../../db/schema.ts'
 import type { Threadbase } from '../../threadbase.ts'
 import type { BlobProblem, CollectOptions } from './service.ts'
 
@@ -22,12 +24,17 @@ for (const engine of engines) {
     let tb: Threadbase
     let dir: string
     let thread: string
-    beforeEach(async () => {
-      await opened?.close()
+    beforeAll(async () => {
       dir = await makeTempDir()
       const signer = createUrlSigner(Buffer.alloc(32, 1))
       opened = await engine.open({ ports: { blobs: openFiles({ dir, signer: async () => signer }) } })
       tb = opened.tb
+    })
+    // as new: another store would take seconds
+    beforeEach(async () => {
+      const tables = [t.artifacts, t.files, t.uploads, t.blobs, t.blobRemovals]
+      await sql`truncate ${sql.join(tables)}`.execute(opened.database.db)
+      for (const name of await readdir(dir)) await rm(join(dir, name), { recursive: true })
       thread = (await tb.threads.create(scope)).id
     })
     afterAll(() => opened?.close())
