@@ -133,7 +133,7 @@ export async function artifactRoutes(
         tags,
         summary: 'Make the artifact of an object that is in the storage already',
         description:
-          'For a sandbox that writes to the storage itself, below `uploads/` or `output/`. The bytes are read and hashed, whatever the key says. It is for an API key with the scope `ingest`, which reaches all objects there, and for superusers.',
+          'For a sandbox that writes to the storage itself, below `uploads/` or `output/`. The bytes are read and hashed, whatever the key says. It is for an API key with the scope `ingest`, and for superusers. In the place of stored bytes such a key takes only what its user names already, or nobody: let a sandbox write below `uploads/`.',
         params: threadPath,
         body: asHttp(IngestedObject),
         response: { 201: ArtifactBody },
@@ -141,7 +141,9 @@ export async function artifactRoutes(
     },
     async (request, reply) => {
       const input = fromHttp<IngestedObject>(request.body)
-      const artifact = await artifacts.ingest(request.scope, request.params.id, input)
+      const { isSuperuser, via } = request.identity
+      const trusted = isSuperuser || via === 'single-user'
+      const artifact = await artifacts.ingest(request.scope, request.params.id, input, { trusted })
       return reply.status(201).header('location', `/api/artifacts/${artifact.id}`).send(snakeKeys(artifact))
     },
   )
