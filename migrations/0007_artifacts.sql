@@ -34,6 +34,8 @@ create function :"schema".touch_blob(p_sha256 text, p_size bigint) returns boole
 language plpgsql volatile
 as $function$
 begin
+  -- the row need not outlive a crash without its name, and the name's commit waits for this one, too
+  perform set_config('synchronous_commit', 'off', true);
   insert into :"schema".blobs (sha256, size) values (p_sha256, p_size)
   on conflict (sha256) do update set touched_at = now();
   return exists (select from :"schema".blob_removals r where r.sha256 = p_sha256 and r.until > clock_timestamp());

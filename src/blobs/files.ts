@@ -207,10 +207,12 @@ async function giveName(from: string, to: string, size: number): Promise<boolean
   const there = await stat(to).catch(() => undefined)
   await rename(from, to)
   if (there?.size === size) return true
-  await syncDirectory(directory)
   // a new directory is there after a crash when the one above it was synced, too
+  const changed = [directory]
   for (let path = directory; made !== undefined && path !== dirname(made); path = dirname(path))
-    await syncDirectory(dirname(path))
+    changed.push(dirname(path))
+  // together: the file system writes what it knows by then for all of them
+  await Promise.all(changed.map(syncDirectory))
   return false
 }
 
