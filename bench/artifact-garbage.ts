@@ -9,7 +9,7 @@ import { residentMb } from './artifact-gigabyte.ts'
 import { ms, type Row, timed } from './harness.ts'
 
 const scope = { userId: 'garbage' }
-const SIZES = [100_000, 1_000_000]
+const SIZES = (process.env.THREADBASE_BENCH_ROWS ?? '100000,1000000').split(',').map(Number)
 const BATCH = 50_000
 
 /** A tenth of the rows are orphans, with their files; the others have a name. */
@@ -28,6 +28,7 @@ export async function collectRows(tb: Threadbase, dir: string): Promise<Row[]> {
     clearInterval(timer)
     if (result.removed !== size / 10) throw new Error(`${result.removed} of ${size / 10} were removed`)
     times.push(took)
+    process.stderr.write(`  ${result.removed.toLocaleString('en')} collected in ${ms(took)}\n`)
     rows.push({
       work: `collect ${(size / 10).toLocaleString('en')} orphans among ${size.toLocaleString('en')} rows`,
       figure: `${ms(took)}, ${(peak - idle).toFixed(0)} MB above idle`,
