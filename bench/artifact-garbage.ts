@@ -53,7 +53,7 @@ async function fill(tb: Threadbase, dir: string, size: number): Promise<void> {
   const { db } = tb.database
   const thread = await threadOf(tb)
   for (let from = 1; from <= size; from += BATCH) {
-    const numbers = sql`generate_series(${from}::int, ${from + BATCH - 1}::int) i`
+    const numbers = sql`generate_series(${from}::int, ${Math.min(from + BATCH - 1, size)}::int) i`
     const hash = sql`encode(sha256(i::text::bytea), 'hex')`
     await sql`
       insert into ${t.blobs} (sha256, size, touched_at)
