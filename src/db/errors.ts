@@ -24,6 +24,10 @@ export function sqlState(error: unknown): string | undefined {
   return typeof code === 'string' && SQLSTATE.test(code) && !NETWORK.test(code) ? code : undefined
 }
 
+/** What {@link isSqlState} is asked for by who stores rows: a key that is there already, or one that is not. */
+export const UNIQUE_VIOLATION = '23505'
+export const FOREIGN_KEY_VIOLATION = '23503'
+
 export function isSqlState(error: unknown, ...codes: string[]): boolean {
   const cause = error instanceof ThreadbaseError ? error.cause : error
   const state = sqlState(cause)

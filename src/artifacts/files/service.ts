@@ -4,7 +4,7 @@ import { decodeIdCursor, encodeCursor, type Page, toPage } from '../../core/page
 import { type Scope, userOf } from '../../core/scope.ts'
 import { parseInput } from '../../core/validate.ts'
 import type { Database } from '../../db/database.ts'
-import { isSqlState } from '../../db/errors.ts'
+import { isSqlState, UNIQUE_VIOLATION } from '../../db/errors.ts'
 import { type ByteSource, type Keeper, type Named, requireAnnounced } from '../bytes/keeper.ts'
 import { readersOf } from '../bytes/readers.ts'
 import {
@@ -26,7 +26,6 @@ type FileFields = Pick<NewFile, 'flowId' | 'temporary'>
 
 const CURSOR = 'files'
 const TEMPORARY_MS = 24 * 3_600_000
-const UNIQUE_VIOLATION = '23505'
 const NAME_ATTEMPTS = 40
 
 /** How far beyond the next number to try: near at first, since others take names, then past names that were given as such. */

@@ -6,7 +6,7 @@ import { badCursor, decodeCursor, encodeCursor, type Page, toPage } from '../../
 import { type Scope, userOf } from '../../core/scope.ts'
 import { parseInput } from '../../core/validate.ts'
 import type { Database } from '../../db/database.ts'
-import { isSqlState } from '../../db/errors.ts'
+import { isSqlState, UNIQUE_VIOLATION } from '../../db/errors.ts'
 import { NewVariable, type Variable, VariablePatch, VariableQuery } from '../schema.ts'
 import { requireName, requireSecret } from '../secret-input.ts'
 import { maskOf, type Opened, unreadable, type Vault } from '../vault.ts'
@@ -17,7 +17,6 @@ export type VariableService = ReturnType<typeof createVariableService>
 type Parts = { audit: AuditService; vault: Vault }
 
 const CURSOR = 'variables'
-const UNIQUE_VIOLATION = '23505'
 
 /** Named secrets and settings of users. All values are encrypted; that of a `credential` is given to this process alone. */
 export function createVariableService({ forUser }: Pick<Database, 'forUser'>, { audit, vault }: Parts) {

@@ -7,7 +7,7 @@ import { decodeIdCursor, encodeCursor, type Page, toPage } from '../../core/page
 import { type Scope, userOf } from '../../core/scope.ts'
 import { parseInput } from '../../core/validate.ts'
 import type { Database } from '../../db/database.ts'
-import { isSqlState } from '../../db/errors.ts'
+import { FOREIGN_KEY_VIOLATION, isSqlState } from '../../db/errors.ts'
 import type { Checks } from '../checks.ts'
 import { type ApiKey, ApiKeyQuery, DEFAULT_SCOPES, NewApiKey } from '../schema.ts'
 import { digestKey, isApiKey, newApiKey, prefixOf } from '../secrets.ts'
@@ -23,7 +23,6 @@ type Parts = { audit: AuditService; checks: Checks; log: Logger }
 
 const CURSOR = 'api_keys'
 const MAX_KEYS = 100
-const FOREIGN_KEY_VIOLATION = '23503'
 
 const grantKey = (hash: Buffer) => `token:${hash.toString('hex')}`
 

@@ -6,7 +6,7 @@ import { newId } from '../../core/ids.ts'
 import { badCursor, decodeCursor, encodeCursor, type Page, toPage } from '../../core/pages.ts'
 import { userOf } from '../../core/scope.ts'
 import { parseInput } from '../../core/validate.ts'
-import { isSqlState } from '../../db/errors.ts'
+import { isSqlState, UNIQUE_VIOLATION } from '../../db/errors.ts'
 import type { Db } from '../../db/schema.ts'
 import type { Checks } from '../checks.ts'
 import type { Passwords } from '../passwords.ts'
@@ -20,7 +20,6 @@ export type { Standing } from './repo.ts'
 type Parts = { audit: AuditService; checks: Checks; passwords: Passwords; sessions: SessionService }
 
 const CURSOR = 'users'
-const UNIQUE_VIOLATION = '23505'
 
 /** Under which {@link repo.Standing} is remembered. */
 export const standingKey = (userId: string) => `user:${userId}`
