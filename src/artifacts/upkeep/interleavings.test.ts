@@ -76,7 +76,8 @@ for (const engine of engines) {
       // it did remove, and it did meet uploads
       expect(collected.reduce((sum, one) => sum + one)).toBeGreaterThan(RUNS[engine.name] / 10)
       expect(await upkeep.verify()).toMatchObject({ missing: 0, corrupt: 0 })
-      await upkeep.collect({ graceS: 0 })
+      // an upload that came too late in the last run leaves bytes without a row: one of four is a large share of strays
+      await upkeep.collect({ graceS: 0, strays: true })
       const named = new Set((await artifacts.list(A, thread.id)).items.map(({ sha256 }) => sha256))
       const kept = new Set<string>()
       for await (const { sha256 } of blobs.list()) kept.add(sha256)
