@@ -252,6 +252,29 @@ export type VariablesTable = {
   updated_at: Timestamp
 }
 
+export type CouncilTurnsTable = {
+  user_id: string
+  thread_id: string
+  holder: string
+  lease_until: Timestamp
+  state: Json | null
+  updated_at: Timestamp
+}
+
+export type UsageTable = {
+  user_id: string
+  tier: Generated<string>
+  daily_used: Generated<number>
+  daily_limit: number | null
+  monthly_used: Generated<number>
+  monthly_limit: number | null
+  total_queries: Generated<number>
+  last_reset_daily: ColumnType<string, string | undefined, string>
+  last_reset_monthly: ColumnType<string, string | undefined, string>
+  created_at: Timestamp
+  updated_at: Timestamp
+}
+
 export type RevisionsTable = {
   revision: string
   name: string
@@ -280,6 +303,8 @@ export type Schema = {
   uploads: UploadsTable
   user_api_keys: UserApiKeysTable
   variables: VariablesTable
+  council_turns: CouncilTurnsTable
+  usage: UsageTable
   schema_revisions: RevisionsTable
 }
 
@@ -316,6 +341,8 @@ export const SCHEMA_OBJECTS: ReadonlySet<string> = new Set([
   'uploads',
   'user_api_keys',
   'variables',
+  'council_turns',
+  'usage',
   'schema_revisions',
   'append_messages',
 ])
@@ -350,5 +377,7 @@ export const t = {
   uploads: sql.table('uploads'),
   userApiKeys: sql.table('user_api_keys'),
   variables: sql.table('variables'),
+  councilTurns: sql.table('council_turns'),
+  usage: sql.table('usage'),
   appendMessages: sql.table('append_messages'),
 }

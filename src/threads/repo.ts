@@ -59,25 +59,28 @@ export async function insertThread(
 export type BulkThread = {
   id: string
   title: string | null
+  /** Default `chat`. */
+  kind?: ThreadKind
   meta: Record<string, unknown>
   /** Default: now. */
   createdAt?: Date
   updatedAt?: Date
 }
 
-/** Makes threads of kind `chat` in one statement. Returns the ids of those that the user did not have. */
+/** Makes threads in one statement. Returns the ids of those that the user did not have. */
 export async function insertThreads(db: Db, userId: string, threads: BulkThread[]): Promise<string[]> {
   const times = (key: 'createdAt' | 'updatedAt') =>
     threads.map((thread) => thread[key]?.toISOString() ?? null)
   const { rows } = await sql<{ id: string }>`
     /* threads.create_many */
-    insert into ${t.threads} (user_id, id, title, meta, created_at, updated_at)
-    select ${userId}, i.id, i.title, i.meta::jsonb, coalesce(i.created_at, now()),
+    insert into ${t.threads} (user_id, id, title, kind, meta, created_at, updated_at)
+    select ${userId}, i.id, i.title, i.kind, i.meta::jsonb, coalesce(i.created_at, now()),
            coalesce(i.updated_at, i.created_at, now())
       from unnest(${threads.map(({ id }) => id)}::uuid[], ${threads.map(({ title }) => title)}::text[],
+                  ${threads.map(({ kind = 'chat' }) => kind)}::text[],
                   ${threads.map(({ meta }) => encodeJsonb(meta))}::text[],
                   ${times('createdAt')}::timestamptz[], ${times('updatedAt')}::timestamptz[])
-           as i (id, title, meta, created_at, updated_at)
+           as i (id, title, kind, meta, created_at, updated_at)
      -- in one order, so that two such statements cannot wait for each other
      order by i.id
     on conflict (user_id, id) do nothing
