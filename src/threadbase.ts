@@ -31,6 +31,7 @@ import {
 import { type Config, parseConfig, withDataDir } from './config.ts'
 import type { ConfigDefaults } from './configs/schema.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
+import { type ConversationStore, createSqlConversations } from './conversations/service.ts'
 import { type KeySource, writeKey } from './core/key-ring.ts'
 import { type Logger, silentLog } from './core/log.ts'
 import {
@@ -87,6 +88,8 @@ export type Threadbase = AsyncDisposable & {
   readonly threads: ThreadService
   readonly messages: MessageService
   readonly configs: ConfigService
+  /** Conversations of councils: questions with the answers of several models. */
+  readonly conversations: ConversationStore
   /** Files of threads: what agents make and users add. */
   readonly artifacts: ArtifactService
   /** Files of a user outside threads. */
@@ -249,6 +252,7 @@ export async function createThreadbase(
     messages,
     transfer: createTransferService(database, { threads, messages, lanes }),
     configs: createConfigService(database, defaults),
+    conversations: createSqlConversations(database, { threads, messages }),
     artifacts: createArtifactService(database, threads, keeper, limits),
     files: createFileService(database, keeper, limits),
     upkeep: createBlobUpkeep(database, blobs),
