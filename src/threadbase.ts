@@ -154,15 +154,8 @@ export async function openConfigured(
 ): Promise<Threadbase> {
   const database = await openDatabase(config, log, trace)
   try {
-    const migrations = await loadMigrations()
-    if (config.migrateAtStart) {
-      await upgrade(database, migrations, 'head', ({ revision, name, ms }) =>
-        log.info({ revision, name, ms }, 'migrated'),
-      )
-    } else {
-      await requireMigrated(database, migrations)
-    }
-    await prepareRls(database, { grant: config.migrateAtStart })
+    log.info({ store: database.description }, 'opened')
+    if (database.engine !== 'none') await migrate(database, config, log)
     const auth = await withSecrets(config, log)
     const keys = createKeySource(config)
     const encrypted = await withEncryption(config, keys, checkpoints)
@@ -178,6 +171,18 @@ export async function openConfigured(
     await database.close()
     throw error
   }
+}
+
+async function migrate(database: Database, { migrateAtStart }: Config, log: Logger): Promise<void> {
+  const migrations = await loadMigrations()
+  if (migrateAtStart) {
+    await upgrade(database, migrations, 'head', ({ revision, name, ms }) =>
+      log.info({ revision, name, ms }, 'migrated'),
+    )
+  } else {
+    await requireMigrated(database, migrations)
+  }
+  await prepareRls(database, { grant: migrateAtStart })
 }
 
 /** Bytes, cache and bus of a configuration. Redis being away fails neither: its calls are `unavailable` until it is back. */
