@@ -17,6 +17,20 @@ export type S3Settings = {
   credentials: { accessKeyId: string; secretAccessKey: string; sessionToken: string | undefined } | undefined
 }
 
+export type CouncilSettings = {
+  /** Of the installation, for users without keys of their own. */
+  keys: { openrouter: string | undefined; openai: string | undefined }
+  /** Where keys of each kind are sent. */
+  urls: { openrouter: string; openai: string }
+  /** Undefined: those that suit the endpoint. */
+  models: string[] | undefined
+  chairman: string | undefined
+  titleModel: string | undefined
+  /** Of each time that a model is asked. */
+  timeoutMs: number
+  retries: number
+}
+
 export type Config = {
   databaseUrl: string | undefined
   databaseSchema: string
@@ -69,6 +83,7 @@ export type Config = {
     headers: Record<string, string>
     serviceName: string
   }
+  council: CouncilSettings
   logLevel: string
   shutdownTimeoutS: number
   defaults: {
@@ -154,6 +169,7 @@ export function parseConfig(env: Environment): Config {
       headers: readPairs(text(v.OTEL_EXPORTER_OTLP_HEADERS)),
       serviceName: required(v.OTEL_SERVICE_NAME),
     },
+    council: readCouncil(read),
     logLevel: required(v.LOG_LEVEL),
     shutdownTimeoutS: requiredNumber(v.SHUTDOWN_TIMEOUT_S),
     defaults: {
@@ -225,6 +241,19 @@ function readAuth({ text, required, requiredNumber, flag, list }: Reader): AuthS
             clockSkewS: requiredNumber(v.JWT_CLOCK_SKEW_S),
           },
     proxySecret: neededFor(v.PROXY_SECRET, 'proxy'),
+  }
+}
+
+function readCouncil({ text, required, requiredNumber, milliseconds, list }: Reader): CouncilSettings {
+  const v = VARIABLES
+  return {
+    keys: { openrouter: text(v.OPENROUTER_API_KEY), openai: text(v.OPENAI_API_KEY) },
+    urls: { openrouter: required(v.OPENROUTER_BASE_URL), openai: required(v.OPENAI_BASE_URL) },
+    models: list(v.COUNCIL_MODELS),
+    chairman: text(v.CHAIRMAN_MODEL),
+    titleModel: text(v.TITLE_MODEL),
+    timeoutMs: milliseconds(v.COUNCIL_MODEL_TIMEOUT_S),
+    retries: requiredNumber(v.COUNCIL_MODEL_RETRIES),
   }
 }
 
