@@ -1,3 +1,4 @@
+import { isJsonUrl, jsonDirOf } from './config/storage.ts'
 import { splitList, type Variable } from './config/variable.ts'
 import { VARIABLES } from './config/variables.ts'
 import { ThreadbaseError } from './core/errors.ts'
@@ -32,7 +33,10 @@ export type CouncilSettings = {
 }
 
 export type Config = {
+  /** Of PostgreSQL; undefined: the embedded store, or JSON files. */
   databaseUrl: string | undefined
+  /** The directory of JSON files that stands for a database. */
+  jsonDir: string | undefined
   databaseSchema: string
   poolSize: number
   maxOverflow: number
@@ -124,8 +128,11 @@ export function parseConfig(env: Environment): Config {
   const read = readerOf(env)
   const { text, required, number, requiredNumber, milliseconds, flag, list } = read
   const v = VARIABLES
+  const url = text(v.DATABASE_URL)
+  const isJson = url !== undefined && isJsonUrl(url)
   const config: Config = {
-    databaseUrl: text(v.DATABASE_URL),
+    databaseUrl: isJson ? undefined : url,
+    jsonDir: isJson ? jsonDirOf(url) : undefined,
     databaseSchema: required(v.DATABASE_SCHEMA),
     poolSize: requiredNumber(v.DATABASE_POOL_SIZE),
     maxOverflow: requiredNumber(v.DATABASE_MAX_OVERFLOW),
@@ -181,6 +188,7 @@ export function parseConfig(env: Environment): Config {
   }
   if (text(v.NODE_ENV) === 'production') requireForProduction(config)
   requireForEncryption(config)
+  requireForJson(config)
   return config
 }
 
@@ -294,12 +302,28 @@ function requireForEncryption({ databaseUrl, encryptionKeys, checkpoints }: Conf
     throw missing('ENCRYPTION_KEY', 'CHECKPOINT_ENCRYPTION', ' where DATABASE_URL is set')
 }
 
-function requireForProduction({ databaseUrl, auth, encryptionKeys }: Config): void {
+function requireForProduction({ databaseUrl, jsonDir, auth, encryptionKeys }: Config): void {
   const production = 'NODE_ENV=production'
+  if (jsonDir !== undefined)
+    throw new ThreadbaseError(
+      'invalid_input',
+      `${production} needs a DATABASE_URL of PostgreSQL: JSON files are for development`,
+      { variable: 'DATABASE_URL' },
+    )
   if (databaseUrl === undefined)
     throw missing('DATABASE_URL', production, ': the embedded store is for development')
   if (auth.mode === 'accounts' && auth.secrets === undefined) throw missing('AUTH_SECRET', production)
   if (encryptionKeys === undefined) throw missing('ENCRYPTION_KEY', production)
+}
+
+/** Accounts are rows: there is nobody to sign in. */
+function requireForJson({ jsonDir, auth }: Config): void {
+  if (jsonDir !== undefined && auth.mode === 'accounts')
+    throw new ThreadbaseError(
+      'invalid_input',
+      'AUTH_MODE=accounts needs a database: with a DATABASE_URL of json: it must be single-user, jwt or proxy',
+      { variable: 'AUTH_MODE' },
+    )
 }
 
 function missing(variable: string, by: string, why = ''): ThreadbaseError {

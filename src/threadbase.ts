@@ -31,6 +31,7 @@ import {
 import { type Config, parseConfig, withDataDir } from './config.ts'
 import type { ConfigDefaults } from './configs/schema.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
+import { type ConversationStore, createSqlConversations } from './conversations/service.ts'
 import { type KeySource, writeKey } from './core/key-ring.ts'
 import { type Logger, silentLog } from './core/log.ts'
 import {
@@ -87,6 +88,8 @@ export type Threadbase = AsyncDisposable & {
   readonly threads: ThreadService
   readonly messages: MessageService
   readonly configs: ConfigService
+  /** Conversations of councils: questions with the answers of several models. */
+  readonly conversations: ConversationStore
   /** Files of threads: what agents make and users add. */
   readonly artifacts: ArtifactService
   /** Files of a user outside threads. */
@@ -151,15 +154,8 @@ export async function openConfigured(
 ): Promise<Threadbase> {
   const database = await openDatabase(config, log, trace)
   try {
-    const migrations = await loadMigrations()
-    if (config.migrateAtStart) {
-      await upgrade(database, migrations, 'head', ({ revision, name, ms }) =>
-        log.info({ revision, name, ms }, 'migrated'),
-      )
-    } else {
-      await requireMigrated(database, migrations)
-    }
-    await prepareRls(database, { grant: config.migrateAtStart })
+    log.info({ store: database.description }, 'opened')
+    if (database.engine !== 'none') await migrate(database, config, log)
     const auth = await withSecrets(config, log)
     const keys = createKeySource(config)
     const encrypted = await withEncryption(config, keys, checkpoints)
@@ -175,6 +171,18 @@ export async function openConfigured(
     await database.close()
     throw error
   }
+}
+
+async function migrate(database: Database, { migrateAtStart }: Config, log: Logger): Promise<void> {
+  const migrations = await loadMigrations()
+  if (migrateAtStart) {
+    await upgrade(database, migrations, 'head', ({ revision, name, ms }) =>
+      log.info({ revision, name, ms }, 'migrated'),
+    )
+  } else {
+    await requireMigrated(database, migrations)
+  }
+  await prepareRls(database, { grant: migrateAtStart })
 }
 
 /** Bytes, cache and bus of a configuration. Redis being away fails neither: its calls are `unavailable` until it is back. */
@@ -249,6 +257,7 @@ export async function createThreadbase(
     messages,
     transfer: createTransferService(database, { threads, messages, lanes }),
     configs: createConfigService(database, defaults),
+    conversations: createSqlConversations(database, { threads, messages }),
     artifacts: createArtifactService(database, threads, keeper, limits),
     files: createFileService(database, keeper, limits),
     upkeep: createBlobUpkeep(database, blobs),

@@ -22,6 +22,7 @@ type Ids = {
   artifactUpload: string
   fileUpload: string
   object: string
+  council: string
 }
 type Call = (tb: Threadbase, ids: Ids) => Promise<unknown>
 const NOT_FOUND = Symbol('not_found')
@@ -35,6 +36,8 @@ const CHECKPOINT = {
   versions_seen: {},
 }
 const NOTES = ['notes']
+/** Of the answer that is under way in A's conversation. */
+const TURN = randomUUID()
 const stateOf = ({ userId }: { userId: string }, thread: string) => ({
   configurable: { thread_id: thread, checkpoint_ns: '', user_id: userId },
 })
@@ -74,6 +77,15 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
       },
       [0, 'not_found'],
     ],
+    // a transaction of hers would not help, either
+    appendIn: [
+      (tb, { thread }) =>
+        tb.database
+          .forUser(B.userId)
+          .transaction()
+          .execute((tx) => tb.messages.appendIn(tx, B, thread, [{ role: 'user', content: 'x' }])),
+      NOT_FOUND,
+    ],
     listDigests: [(tb, { thread }) => tb.messages.listDigests(B, [thread]), []],
     readPath: [(tb, { thread }) => collectAll(tb.messages.readPath(B, thread, 100)), []],
     list: [(tb, { thread }) => tb.messages.list(B, thread), NOT_FOUND],
@@ -86,6 +98,61 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
     delete: [(tb, { thread, message }) => tb.messages.delete(B, thread, message), false],
     // of the process: numbers alone
     queueStats: [async (tb) => tb.messages.queueStats(), { waiting: 0, running: 0 }],
+  },
+  conversations: {
+    createConversation: [async (tb) => (await tb.conversations.createConversation(B)).messages, []],
+    findConversation: [(tb, { council }) => tb.conversations.findConversation(B, council), undefined],
+    getConversation: [(tb, { council }) => tb.conversations.getConversation(B, council), NOT_FOUND],
+    // the id is free in B's own world
+    saveConversation: [
+      async (tb, { council }) => {
+        await tb.conversations.saveConversation(B, { id: council, created_at: '', title: 'b', messages: [] })
+        const [own] = await tb.conversations.listConversations(B)
+        await tb.conversations.deleteConversation(B, council)
+        return own?.title
+      },
+      'b',
+    ],
+    listConversations: [(tb) => tb.conversations.listConversations(B), []],
+    addUserMessage: [(tb, { council }) => tb.conversations.addUserMessage(B, council, 'x'), NOT_FOUND],
+    addAssistantMessage: [
+      (tb, { council }) =>
+        tb.conversations.addAssistantMessage(B, council, {
+          stage1: [],
+          stage2: [],
+          stage3: { model: 'm', response: 'x' },
+        }),
+      NOT_FOUND,
+    ],
+    updateConversationTitle: [
+      (tb, { council }) => tb.conversations.updateConversationTitle(B, council, 'stolen'),
+      NOT_FOUND,
+    ],
+    deleteConversation: [(tb, { council }) => tb.conversations.deleteConversation(B, council), false],
+    search: [(tb) => tb.conversations.search(B, 'secret'), []],
+    export: [(tb, { council }) => tb.conversations.export(B, council, 'json'), NOT_FOUND],
+    close: [(tb) => tb.conversations.close(), undefined],
+  },
+  'conversations.turns': {
+    begin: [
+      (tb, { council }) =>
+        tb.conversations.turns.begin(B, council, { content: 'x', holder: randomUUID(), leaseS: 9 }),
+      NOT_FOUND,
+    ],
+    save: [
+      (tb, { council }) => tb.conversations.turns.save(B, council, TURN, { content: 'stolen' }, 9),
+      NOT_FOUND,
+    ],
+    finish: [
+      (tb, { council }) =>
+        tb.conversations.turns.finish(B, council, TURN, {
+          stage1: [],
+          stage2: [],
+          stage3: { model: 'm', response: 'x' },
+        }),
+      NOT_FOUND,
+    ],
+    release: [(tb, { council }) => tb.conversations.turns.release(B, council, TURN), undefined],
   },
   transfer: {
     export: [(tb, { thread }) => collect(tb.transfer.export(B, { threadId: thread })), NOT_FOUND],
@@ -336,9 +403,10 @@ const CLASSES = new Set(['checkpointer', 'store'])
 /** The functions of every service, as `service.function`. */
 function listFunctions(tb: Threadbase): string[] {
   const within = (name: string, service: object): string[] =>
-    Object.entries(service).flatMap(([key, value]) =>
-      typeof value === 'function' ? [`${name}.${key}`] : within(`${name}.${key}`, value),
-    )
+    Object.entries(service).flatMap(([key, value]) => {
+      if (typeof value === 'function') return [`${name}.${key}`]
+      return typeof value === 'object' ? within(`${name}.${key}`, value) : []
+    })
   const made = within('credentials.forUser()', tb.credentials.forUser('anybody'))
   const onTop = Object.entries(tb).flatMap(([name, service]) => {
     if (NO_SERVICES.has(name)) return []
@@ -390,7 +458,9 @@ for (const engine of engines) {
       await tb.credentials.apiKeys.put(A, BY_A, 'openai', { apiKey: 'secret of alice' })
       const { id: variable } = await tb.variables.create(A, BY_A, { name: 'NAME', value: 'secret' })
       const bytes = await newBytes(tb, A.userId, thread, 'of alice')
-      ids = { thread, message: message?.id as string, key: apiKey.id, session, variable, ...bytes }
+      const { id: council } = await tb.conversations.createConversation(A)
+      await tb.conversations.turns.begin(A, council, { content: 'secret', holder: TURN, leaseS: 600 })
+      ids = { thread, message: message?.id as string, key: apiKey.id, session, variable, council, ...bytes }
     })
     afterAll(() => opened?.close())
 
@@ -398,6 +468,12 @@ for (const engine of engines) {
       threads: await tb.threads.list(A, { includeArchived: true }),
       messages: await tb.messages.list(A, ids.thread),
       config: await tb.configs.get(A, ids.thread),
+      council: await tb.conversations.getConversation(A, ids.council),
+      turns: await opened.database.db
+        .selectFrom('council_turns')
+        .selectAll()
+        .where('user_id', '=', A.userId)
+        .execute(),
       artifacts: await tb.artifacts.list(A, ids.thread),
       files: await tb.files.list(A),
       states: await collectAll(tb.checkpointer.list(stateOf(A, ids.thread))),
@@ -429,7 +505,12 @@ for (const engine of engines) {
       })),
     )
     // what makes a thread for B comes last: then B's lists are empty for the others
-    const making = ['threads.create', 'threads.createOrFind', 'transfer.import']
+    const making = [
+      'threads.create',
+      'threads.createOrFind',
+      'transfer.import',
+      'conversations.createConversation',
+    ]
     const ordered = [
       ...all.filter(({ name }) => !making.includes(name)),
       ...all.filter(({ name }) => making.includes(name)),

@@ -90,6 +90,12 @@ async function storeSecrets({ credentials, variables }: Threadbase, userId: stri
   await variables.create({ userId }, actor, { name: 'n', value: 'v' })
 }
 
+async function storeCouncil({ conversations, database }: Threadbase, userId: string): Promise<void> {
+  const { id } = await conversations.createConversation({ userId })
+  await conversations.turns.begin({ userId }, id, { content: 'x', holder: randomUUID(), leaseS: 10 })
+  await database.db.insertInto('usage').values({ user_id: userId }).execute()
+}
+
 /** A row in each table of artifacts and files; the bytes are the same for all users. */
 async function storeBytes({ artifacts, files }: Threadbase, userId: string, thread: string): Promise<void> {
   await artifacts.create({ userId }, thread, 'bytes')
@@ -163,6 +169,7 @@ for (const engine of engines) {
         await opened.tb.configs.put({ userId }, id, { model: 'm' })
         await storeState(opened.tb, userId)
         await storeSecrets(opened.tb, userId)
+        await storeCouncil(opened.tb, userId)
         await storeBytes(opened.tb, userId, id)
       }
       const { rows } = await sql<{ name: string }>`
@@ -191,7 +198,7 @@ for (const engine of engines) {
         await sql`set local threadbase.user_id = 'rls-a'`.execute(tx)
         const changed =
           await sql`update ${sql.table('threads')} set title = 'mine' where user_id like 'rls-%'`.execute(tx)
-        expect(changed.numAffectedRows).toBe(1n)
+        expect(changed.numAffectedRows).toBe(2n)
         const foreign = sql`insert into ${sql.table('threads')} (user_id, id) values ('rls-b', ${randomUUID()}::uuid)`
         await expect(foreign.execute(tx)).rejects.toMatchObject({ cause: { code: '42501' } })
       })

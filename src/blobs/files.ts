@@ -1,20 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import { constants } from 'node:fs'
-import {
-  type FileHandle,
-  lstat,
-  mkdir,
-  open,
-  readdir,
-  realpath,
-  rename,
-  rm,
-  rmdir,
-  stat,
-} from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { type FileHandle, lstat, open, readdir, realpath, rename, rm, rmdir, stat } from 'node:fs/promises'
+import { join } from 'node:path'
 import { pipeline, type Readable } from 'node:stream'
-import { ThreadbaseError } from '../core/errors.ts'
+import type { ThreadbaseError } from '../core/errors.ts'
 import {
   type BlobFacts,
   type Blobs,
@@ -31,7 +20,9 @@ import {
   type StoredBlob,
   UPLOADS,
 } from './blobs.ts'
-import { createIntake, createVerifier, forEachChunk } from './intake.ts'
+import { answering, codeOf, toUnavailable } from './file-errors.ts'
+import { stage, writeAnnounced } from './file-stage.ts'
+import { createVerifier } from './intake.ts'
 import type { UrlSigner } from './signed-urls.ts'
 
 const CHUNK_BYTES = 1 << 20
@@ -87,7 +78,7 @@ export function openFiles({ dir, signer }: FilesOptions): Blobs {
 async function receive(path: string, source: AsyncIterable<Uint8Array>, facts: BlobFacts): Promise<void> {
   const part = `${path}.${randomUUID()}`
   try {
-    await writeSynced(part, source, facts)
+    await writeAnnounced(part, source, facts)
     await rename(part, path)
   } finally {
     await rm(part, { force: true })
@@ -136,92 +127,6 @@ async function* fromStorage(stream: Readable): AsyncGenerator<Uint8Array> {
     yield* stream
   } catch (error) {
     throw toUnavailable(error)
-  }
-}
-
-async function stage(
-  dir: string,
-  source: AsyncIterable<Uint8Array>,
-  options: StageOptions,
-  pathOf: (sha256: Sha256) => string,
-  whenCommitted: () => Promise<void> = async () => {},
-): Promise<Staged> {
-  const path = join(dir, UPLOADS, randomUUID())
-  try {
-    const facts = await writeSynced(path, source, options)
-    const discard = () => answering(() => rm(path, { force: true }))
-    return {
-      ...facts,
-      commit: () =>
-        answering(async () => {
-          const existed = await giveName(path, pathOf(facts.sha256), facts.size)
-          await Promise.all([rm(path, { force: true }), whenCommitted()])
-          return { existed }
-        }),
-      discard,
-      [Symbol.asyncDispose]: discard,
-    }
-  } catch (error) {
-    await rm(path, { force: true }).catch(() => {})
-    throw error
-  }
-}
-
-/** What the source throws stays as it is, also where it is an error of the system. */
-async function writeSynced(path: string, source: AsyncIterable<Uint8Array>, options: StageOptions) {
-  const intake = createIntake(options)
-  const file = await answering(async () => {
-    await mkdir(dirname(path), { recursive: true, mode: 0o700 })
-    return open(path, 'wx', 0o600)
-  })
-  try {
-    await forEachChunk(source, options.size, async (chunk) => {
-      // the disk writes while the bytes are hashed
-      const writing = answering(() => writeAll(file, chunk))
-      writing.catch(() => {})
-      intake.add(chunk)
-      await writing
-    })
-    const facts = intake.end()
-    await answering(() => file.datasync())
-    return facts
-  } finally {
-    await answering(() => file.close())
-  }
-}
-
-async function writeAll(file: FileHandle, chunk: Uint8Array): Promise<void> {
-  for (let done = 0; done < chunk.length; ) {
-    const { bytesWritten } = await file.write(chunk, done)
-    done += bytesWritten
-  }
-}
-
-/**
- * Whether it was there already. A name appears with its bytes or not at all. What was there is replaced all the same: it may
- * have been damaged since.
- */
-async function giveName(from: string, to: string, size: number): Promise<boolean> {
-  const directory = dirname(to)
-  const made = await mkdir(directory, { recursive: true, mode: 0o700 })
-  const there = await stat(to).catch(() => undefined)
-  await rename(from, to)
-  if (there?.size === size) return true
-  // a new directory is there after a crash when the one above it was synced, too
-  const changed = [directory]
-  for (let path = directory; made !== undefined && path !== dirname(made); path = dirname(path))
-    changed.push(dirname(path))
-  // together: the file system writes what it knows by then for all of them
-  await Promise.all(changed.map(syncDirectory))
-  return false
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r')
-  try {
-    await directory.sync()
-  } finally {
-    await directory.close()
   }
 }
 
@@ -289,27 +194,4 @@ async function sweep(directory: string, before: number): Promise<number> {
     }
   }
   return removed
-}
-
-const codeOf = (error: unknown) => (error as NodeJS.ErrnoException | undefined)?.code
-
-async function answering<T>(work: () => Promise<T>): Promise<T> {
-  try {
-    return await work()
-  } catch (error) {
-    throw toUnavailable(error)
-  }
-}
-
-/** What the file system refuses is the storage's fault; what is no error of the system stays as it is. */
-function toUnavailable(error: unknown): unknown {
-  const code = codeOf(error)
-  const isSystem = typeof (error as { errno?: unknown } | undefined)?.errno === 'number'
-  if (!isSystem || error instanceof ThreadbaseError) return error
-  return new ThreadbaseError(
-    'unavailable',
-    `the storage of files failed (${code})`,
-    { code },
-    { cause: error },
-  )
 }

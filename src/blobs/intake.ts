@@ -82,33 +82,26 @@ export function createVerifier(sha256: Sha256): Transform {
   })
 }
 
-const CHUNK_BYTES = 1 << 20
-
-/**
- * `work` on the same bytes in chunks of 1 MiB, but for the last: a write for each packet of a network would take longer
- * than the bytes. One is at work while the next is gathered, and is used again after that.
- * @param expected how many bytes will come, where somebody said
- */
-export async function forEachChunk(
+/** Passes bytes on once the intake has taken them. */
+export async function* takenBy(
+  intake: Intake,
   source: AsyncIterable<Uint8Array>,
-  expected: number | undefined,
-  work: (chunk: Buffer) => Promise<void>,
-): Promise<void> {
-  const free: Buffer[] = []
-  let atWork: Buffer | undefined
-  let working: Promise<void> = Promise.resolve()
-  try {
-    for await (const chunk of inParts(source, CHUNK_BYTES, expected, free)) {
-      await working
-      if (atWork !== undefined) free.push(atWork)
-      atWork = chunk
-      working = work(chunk)
-      working.catch(() => {})
-    }
-  } finally {
-    // also when the source failed
-    await working
+): AsyncGenerator<Uint8Array> {
+  for await (const chunk of source) {
+    intake.add(chunk)
+    yield chunk
   }
+}
+
+/** The first two parts, or as many as there are: one is a body that need not go in pieces. */
+export async function firstTwo(parts: AsyncGenerator<Buffer>): Promise<Buffer[]> {
+  const head: Buffer[] = []
+  while (head.length < 2) {
+    const { value, done } = await parts.next()
+    if (done) break
+    head.push(value)
+  }
+  return head
 }
 
 const FIRST_BYTES = 1 << 16

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { ThreadbaseError } from '../core/errors.ts'
 import { keyOf, noObject, requireStageable, type Staged, type StageOptions, UPLOADS } from './blobs.ts'
-import { createIntake, type Intake, inParts, requireSize, type TakenIn } from './intake.ts'
+import { createIntake, firstTwo, type Intake, inParts, requireSize, type TakenIn, takenBy } from './intake.ts'
 import type { S3 } from './s3-client.ts'
 import { copyObject } from './s3-copy.ts'
 import { findObject, headObject, putOnce, removeObject } from './s3-objects.ts'
@@ -29,23 +29,6 @@ export async function stageBytes(
   } finally {
     await parts.return()
   }
-}
-
-async function* takenBy(intake: Intake, source: AsyncIterable<Uint8Array>) {
-  for await (const chunk of source) {
-    intake.add(chunk)
-    yield chunk
-  }
-}
-
-async function firstTwo(parts: AsyncGenerator<Buffer>): Promise<Buffer[]> {
-  const head: Buffer[] = []
-  while (head.length < 2) {
-    const { value, done } = await parts.next()
-    if (done) break
-    head.push(value)
-  }
-  return head
 }
 
 async function drain(parts: AsyncIterable<Buffer>, free: Buffer[]): Promise<void> {

@@ -99,8 +99,8 @@ function configOf(program: Command, env: CliContext['env']): Config {
   return parseConfig(dataDir === undefined ? env : withDataDir(env, dataDir))
 }
 
-function requireStore({ databaseUrl, dataDir }: Config): void {
-  if (databaseUrl !== undefined || existsSync(join(dataDir, 'pg'))) return
+function requireStore({ databaseUrl, jsonDir, dataDir }: Config): void {
+  if (databaseUrl !== undefined || jsonDir !== undefined || existsSync(join(dataDir, 'pg'))) return
   throw new ThreadbaseError('not_found', `there is no embedded store in ${resolve(dataDir)}`, { dataDir })
 }
 

@@ -3,11 +3,20 @@ import { DEFAULT_APP_ROLE, DEFAULT_SCHEMA } from '../db/database.ts'
 import { parseRedisUrl } from '../redis/url.ts'
 import { between, listOf, maxLength, oneOf, type Variable } from './variable.ts'
 
+const JSON_URL = 'json:'
+
+/** The directory of a `json:` URL: what follows, or the path behind `json://`. */
+export function jsonDirOf(url: string): string {
+  return url.slice(JSON_URL.length).replace(/^\/\/(?=[./])/, '')
+}
+
+export const isJsonUrl = (url: string): boolean => url.startsWith(JSON_URL)
+
 function checkDatabaseUrl(value: string): string | undefined {
   // never echo the value: it holds a password
-  if (value.startsWith('json:'))
-    return 'json: is the JSON-file conversation store, which this version does not have yet'
-  if (!/^postgres(ql)?:\/\//.test(value)) return 'must be a postgres:// URL'
+  if (value.startsWith(JSON_URL))
+    return jsonDirOf(value) === '' ? 'json: must name a directory, as json:./data does' : undefined
+  if (!/^postgres(ql)?:\/\//.test(value)) return 'must be a postgres:// URL, or json: and a directory'
   return URL.canParse(value) || value.startsWith('postgres://%2F') ? undefined : 'is not a valid URL'
 }
 
@@ -24,7 +33,7 @@ export const STORAGE = {
     name: 'DATABASE_URL',
     kind: 'secret',
     description:
-      'PostgreSQL 15 to 18, as `postgres://user:password@host:5432/database`. Without it: the embedded store in `DATA_DIR`.',
+      'PostgreSQL 15 to 18, as `postgres://user:password@host:5432/database`. Without it: the embedded store in `DATA_DIR`. `json:./data` keeps the conversations of councils and their usage in plain JSON files, and nothing else; for development.',
     check: checkDatabaseUrl,
   },
   DATABASE_SCHEMA: {

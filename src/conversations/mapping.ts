@@ -64,7 +64,7 @@ export function fromThread(thread: {
   title: string | null
   meta: Record<string, unknown>
   createdAt: Date
-}): Omit<Conversation, 'messages'> {
+}): { id: string; created_at?: unknown; title?: unknown } & Fields {
   const mark = markOf<ThreadMark>(thread.meta)
   const absent = new Set(mark.absent)
   const title = thread.title ?? NEW_TITLE
@@ -78,7 +78,7 @@ export function fromThread(thread: {
   const present = Object.entries(named).filter(
     ([name]) => !absent.has(name) || (name === 'title' && title !== toTitle(undefined)),
   )
-  return { ...Object.fromEntries(present), ...mark.fields } as Omit<Conversation, 'messages'>
+  return { id: named.id, ...Object.fromEntries(present), ...mark.fields }
 }
 
 /** The row of a message, without a `messageId` and a time of its own. */

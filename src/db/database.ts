@@ -13,7 +13,8 @@ export type RlsMode = 'off' | 'enforce'
 
 /** The SQL port: one database, whichever engine runs it. */
 export type Database = {
-  readonly engine: 'postgres' | 'pglite'
+  /** `none`: there is no database, and every statement is `unavailable`. */
+  readonly engine: 'postgres' | 'pglite' | 'none'
   /** What is used, for people; never a credential. */
   readonly description: string
   /** The PostgreSQL schema that holds our tables. */

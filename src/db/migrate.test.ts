@@ -162,6 +162,10 @@ for (const engine of engines) {
         expect(await store.search(['notes'], { query: 'x' })).toHaveLength(1)
         await opened.tb.credentials.apiKeys.put(scope, actor, 'openai', { apiKey: 'sk' })
         await opened.tb.variables.create(scope, actor, { name: 'n', value: 'v', defaultFields: ['f'] })
+        const { conversations } = opened.tb
+        const { id: council } = await conversations.createConversation(scope)
+        await conversations.turns.begin(scope, council, { content: 'x', holder: council, leaseS: 10 })
+        await database.db.insertInto('usage').values({ user_id: userId, tier: 'pro' }).execute()
         for (const name of await tables(database)) {
           const { rows } = await sql`select 1 from ${sql.table(name)} limit 1`.execute(database.db)
           expect(rows, name).toHaveLength(1)

@@ -11,11 +11,11 @@ const AnyQuery = Type.Object({})
 
 const Ready = Type.Object({
   status: Type.Literal('ready'),
-  store: Type.Enum(['postgres', 'pglite']),
-  revision: Type.String({ description: 'Of the schema.' }),
+  store: Type.Enum(['postgres', 'pglite', 'json']),
+  revision: Type.String({ description: 'Of the schema; `none` where there is no database.' }),
 })
 
-/** @param revision the schema's revision, when all migrations are there; else it throws `unavailable` */
+/** @param revision the schema's revision, when all migrations are there; else it throws `unavailable`. Not asked where there is no database */
 export function healthRoutes(
   app: FastifyInstance,
   database: Database,
@@ -48,6 +48,7 @@ export function healthRoutes(
       }),
     },
     async () => {
+      if (database.engine === 'none') return { status: 'ready', store: 'json', revision: 'none' }
       await database.ping()
       return { status: 'ready', store: database.engine, revision: await revision() }
     },

@@ -56,6 +56,8 @@ const VERIFIED_MS = 5 * 60_000
 const MAX_VERIFIED = 10_000
 const SWEEP_MS = 60 * 60_000
 
+const ACTIVE: Pick<Standing, 'isActive' | 'isSuperuser'> = { isActive: true, isSuperuser: false }
+
 /** Users, their API keys and sign-ins, and who is behind a credential. */
 export async function createIdentityService(
   parts: IdentityParts,
@@ -63,7 +65,7 @@ export async function createIdentityService(
 ): Promise<IdentityService> {
   const { database, audit, limiter, log } = parts
   const { db } = database
-  const checks = await createChecks({ ...parts, alone: database.engine === 'pglite' })
+  const checks = await createChecks({ ...parts, alone: database.engine !== 'postgres' })
   const passwords = createPasswords(settings.bcryptCost)
   if (settings.mode === 'accounts') void passwords.warmUp()
   const signer = createTokenSigner({
@@ -73,6 +75,8 @@ export async function createIdentityService(
   })
   const sessions = createSessionService(db, { audit, checks, signer })
   const users = createUserService(db, { audit, checks, passwords, sessions })
+  // where there is no row to keep, who vouches for a user has the last word
+  const ensure = database.engine === 'none' ? async () => ACTIVE : users.ensure
   const keys = createKeyService(database, { audit, checks, log })
   const signIn = createSignIn(db, { audit, limiter, passwords, sessions, limits: settings.loginLimits })
   const verify = settings.external && rememberVerified(createExternalVerifier(settings.external))
@@ -98,12 +102,12 @@ export async function createIdentityService(
     async ofExternalToken(token) {
       if (verify === undefined) throw new ThreadbaseError('unauthorized', 'the token is not valid')
       const { userId, email, name } = await verify(token)
-      const standing = await users.ensure({ id: userId, provider: 'jwt', email, name })
+      const standing = await ensure({ id: userId, provider: 'jwt', email, name })
       return { userId, via: 'token', ...statusOf(standing) }
     },
 
     async ofProxy(userId) {
-      return { userId, via: 'proxy', ...statusOf(await users.ensure({ id: userId, provider: 'proxy' })) }
+      return { userId, via: 'proxy', ...statusOf(await ensure({ id: userId, provider: 'proxy' })) }
     },
 
     async close() {
@@ -115,7 +119,7 @@ export async function createIdentityService(
 }
 
 /** @throws unauthorized for a user who is gone or deactivated */
-function statusOf(standing: Standing | undefined): { isSuperuser: boolean } {
+function statusOf(standing: typeof ACTIVE | undefined): { isSuperuser: boolean } {
   if (standing?.isActive === true) return { isSuperuser: standing.isSuperuser }
   throw new ThreadbaseError('unauthorized', 'the account is deactivated', { reason: 'deactivated' })
 }

@@ -2,9 +2,10 @@ import { Type } from 'typebox'
 import { isThreadbaseError, type ThreadbaseError } from '../core/errors.ts'
 import { requireUuid } from '../core/ids.ts'
 import { parseInput } from '../core/validate.ts'
+import type { Db } from '../db/schema.ts'
 import { type AppendCall, type AppendQueue, charsOf, MAX_CHARS } from './append-queue.ts'
 import { type Prepared, prepareCall, requireAccepted } from './prepare.ts'
-import type { AppendOutcome } from './repo.ts'
+import { type AppendOutcome, appendRows } from './repo.ts'
 import { MAX_APPEND, NewMessage } from './schema.ts'
 
 /** One thread's share of an append to many. */
@@ -36,6 +37,18 @@ export async function appendMany(
       finishCall(queue, userId, plan, plan.parts.length > 0 ? firsts[next++] : undefined),
     ),
   )
+}
+
+/** See `appendIn` of the service. */
+export async function appendIn(tx: Db, userId: string, threadId: string, input: NewMessage[]): Promise<void> {
+  const messages = parseInput(Messages, input.map(withTextDate), 'messages') as NewMessage[]
+  for (const part of prepareParts(userId, threadId, messages)) {
+    const outcomes = await appendRows(
+      tx,
+      part.map(({ row }) => ({ ...row, call: 1 })),
+    )
+    requireAccepted(part, outcomes)
+  }
 }
 
 /** Waits for the first part, then appends the others. */

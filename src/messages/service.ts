@@ -5,9 +5,10 @@ import { badCursor, decodeCursor, encodeCursor, type Page } from '../core/pages.
 import { type Scope, userOf } from '../core/scope.ts'
 import { parseInput } from '../core/validate.ts'
 import type { Database } from '../db/database.ts'
+import type { Db } from '../db/schema.ts'
 import { threadNotFound } from '../threads/service.ts'
 import { appendByUser } from './append-by-user.ts'
-import { appendMany, type BulkAppend, type BulkAppended, withTextDate } from './append-many.ts'
+import { appendIn, appendMany, type BulkAppend, type BulkAppended, withTextDate } from './append-many.ts'
 import { type AppendBatch, createAppendQueue, type QueueStats } from './append-queue.ts'
 import { createPathReader } from './path.ts'
 import { type Prepared, prepareCall, requireAccepted, toStored } from './prepare.ts'
@@ -88,6 +89,14 @@ export function createMessageService(
      */
     async appendMany(scope: Scope, calls: BulkAppend[]): Promise<BulkAppended[]> {
       return appendMany(enqueue, userOf(scope), calls)
+    },
+
+    /**
+     * As {@link append}, of any number of messages, in a transaction of the caller's, whose handle is that of the scope's
+     * user. Nothing is stored when it fails, since the transaction must end then.
+     */
+    async appendIn(tx: Db, scope: Scope, threadId: string, input: NewMessage[]): Promise<void> {
+      await appendIn(tx, userOf(scope), requireUuid(threadId, 'thread id'), input)
     },
 
     /** What tells the messages of some threads that have a `messageId` from others, by thread and `seq`. */

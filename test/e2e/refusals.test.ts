@@ -90,7 +90,9 @@ describe('serve refuses', () => {
     [{ DEFAULT_MODEL: 'm'.repeat(256) }, 'DEFAULT_MODEL must not be longer'],
     [{ BODY_LIMIT_MB: '-1' }, 'BODY_LIMIT_MB must be between'],
     [{ DATABASE_URL: 'mysql://u:hunter2@h/d' }, 'DATABASE_URL must be a postgres:// URL'],
-    [{ DATABASE_URL: 'json:./data' }, 'DATABASE_URL json: is the JSON-file conversation store'],
+    [{ DATABASE_URL: 'json:' }, 'DATABASE_URL json: must name a directory'],
+    [{ DATABASE_URL: 'json:./data', AUTH_MODE: 'accounts' }, 'AUTH_MODE=accounts needs a database'],
+    [{ DATABASE_URL: 'json:./data', NODE_ENV: 'production' }, 'needs a DATABASE_URL of PostgreSQL'],
   ])('%j', async (env, message) => {
     const { code, stdout, stderr } = await runHere(['serve'], {
       DATA_DIR: await temporaryDirectory(),

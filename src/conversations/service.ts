@@ -1,0 +1,2 @@
+export { createSqlConversations } from './sql/store.ts'
+export type { ConversationStore, ListOptions, Turn, TurnStore } from './store.ts'

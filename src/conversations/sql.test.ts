@@ -1,0 +1,63 @@
+import { randomUUID } from 'node:crypto'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { engines, type TestDatabase } from '../../test/harness.ts'
+
+for (const engine of engines) {
+  describe.skipIf(!engine.available)(`conversations on ${engine.name}`, () => {
+    let opened: TestDatabase
+    beforeAll(async () => {
+      opened = await engine.open()
+    })
+    afterAll(() => opened?.close())
+
+    test('a question and its answer are messages of a thread', async () => {
+      const { conversations, threads, messages } = opened.tb
+      const scope = { userId: randomUUID() }
+      const made = await conversations.createConversation(scope)
+      const answer = {
+        stage1: [{ model: 'a', response: 'one' }],
+        stage2: [{ model: 'a', ranking: 'A', parsed_ranking: ['Response A'] }],
+        stage3: { model: 'c', response: 'final' },
+        metadata: { usage: [{ model: 'a', input_tokens: 1, output_tokens: 2 }] },
+      }
+      await conversations.addUserMessage(scope, made.id, 'why?')
+      await conversations.addAssistantMessage(scope, made.id, answer)
+      expect(await conversations.getConversation(scope, made.id)).toEqual({
+        ...made,
+        messages: [
+          { role: 'user', content: 'why?' },
+          { role: 'assistant', ...answer },
+        ],
+      })
+      expect(await threads.getThread(scope, made.id)).toMatchObject({
+        kind: 'council',
+        title: 'New Conversation',
+      })
+      const { items } = await messages.list(scope, made.id)
+      expect(items.map(({ text }) => text)).toEqual(['why?', 'final\none'])
+      expect(items[1]?.meta).toEqual({ usage: answer.metadata.usage })
+      expect(await conversations.listConversations(scope)).toEqual([
+        { id: made.id, created_at: made.created_at, title: made.title, message_count: 2 },
+      ])
+    })
+
+    test('a thread of another kind is no conversation', async () => {
+      const { conversations, threads } = opened.tb
+      const scope = { userId: randomUUID() }
+      const { id } = await threads.create(scope, { title: 'a chat' })
+      const document = { id, created_at: 'x', title: 'y', messages: [] }
+      const refused = { code: 'not_found' }
+      expect(await conversations.findConversation(scope, id)).toBeUndefined()
+      await expect(conversations.addUserMessage(scope, id, 'x')).rejects.toMatchObject(refused)
+      await expect(conversations.updateConversationTitle(scope, id, 'x')).rejects.toMatchObject(refused)
+      await expect(conversations.createConversation(scope, id)).rejects.toMatchObject({ code: 'conflict' })
+      await expect(conversations.saveConversation(scope, document)).rejects.toMatchObject({
+        code: 'conflict',
+      })
+      const turn = { content: 'x', holder: randomUUID(), leaseS: 10 }
+      await expect(conversations.turns.begin(scope, id, turn)).rejects.toMatchObject(refused)
+      expect(await conversations.deleteConversation(scope, id)).toBe(false)
+      expect(await threads.getThread(scope, id)).toMatchObject({ title: 'a chat' })
+    })
+  })
+}

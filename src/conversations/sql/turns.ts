@@ -1,0 +1,78 @@
+import { ThreadbaseError } from '../../core/errors.ts'
+import { userOf } from '../../core/scope.ts'
+import type { Database } from '../../db/database.ts'
+import type { MessageService } from '../../messages/service.ts'
+import { requireConversationId, threadIdOf } from '../ids.ts'
+import { fromMessage, toMessage } from '../mapping.ts'
+import type { TurnStore } from '../store.ts'
+import { conversationNotFound, toAnswer, toQuestion } from '../validation.ts'
+import * as repo from './repo.ts'
+
+/** The answers under way, as rows of `council_turns`. */
+export function createTurns(
+  { forUser }: Pick<Database, 'forUser'>,
+  messages: Pick<MessageService, 'append' | 'appendIn'>,
+): TurnStore {
+  /** @throws not_found, or conflict: why a turn is not the caller's */
+  async function explain(userId: string, id: string, threadId: string): Promise<never> {
+    if ((await repo.findThread(forUser(userId), userId, threadId)) === undefined)
+      throw conversationNotFound(id)
+    throw turnTaken(id)
+  }
+
+  return {
+    async begin(scope, id, { content, holder, leaseS }) {
+      const userId = userOf(scope)
+      const threadId = threadIdOf(requireConversationId(id))
+      const question = toQuestion(content)
+      const db = forUser(userId)
+      const lease = { holder, leaseS }
+      const taken = await repo.takeTurn(db, userId, threadId, lease)
+      if (taken === undefined) return explain(userId, id, threadId)
+      const [last, before] = await repo.lastMessages(db, userId, threadId, 2)
+      const resumed = last !== undefined && isQuestion(last, content)
+      if (!resumed) await messages.append(scope, threadId, [toMessage(question)])
+      const stored = resumed && taken.state?.content === content ? taken.state : { content }
+      if (!(await repo.saveTurn(db, userId, threadId, lease, stored))) await explain(userId, id, threadId)
+      return { turn: stored, first: resumed ? before === undefined : last === undefined, resumed }
+    },
+
+    async save(scope, id, holder, turn, leaseS) {
+      const userId = userOf(scope)
+      const threadId = threadIdOf(requireConversationId(id))
+      if (!(await repo.saveTurn(forUser(userId), userId, threadId, { holder, leaseS }, turn)))
+        await explain(userId, id, threadId)
+    },
+
+    async finish(scope, id, holder, answer) {
+      const userId = userOf(scope)
+      const threadId = threadIdOf(requireConversationId(id))
+      const message = toAnswer(answer)
+      await forUser(userId)
+        .transaction()
+        .execute(async (tx) => {
+          // first the thread, as who deletes it does
+          if (!(await repo.lockThread(tx, userId, threadId))) throw conversationNotFound(id)
+          if (!(await repo.deleteTurn(tx, userId, threadId, holder))) throw turnTaken(id)
+          await messages.appendIn(tx, scope, threadId, [toMessage(message)])
+        })
+      return message
+    },
+
+    async release(scope, id, holder) {
+      const userId = userOf(scope)
+      await repo.releaseTurn(forUser(userId), userId, threadIdOf(requireConversationId(id)), holder)
+    },
+  }
+}
+
+function isQuestion(row: repo.MessageRow, content: string): boolean {
+  const message = fromMessage(row)
+  return message.role === 'user' && message.content === content
+}
+
+export function turnTaken(id: string): ThreadbaseError {
+  return new ThreadbaseError('conflict', 'a question of this conversation is being answered: wait for it', {
+    conversationId: id,
+  })
+}
