@@ -1,6 +1,7 @@
 import { isJsonUrl, jsonDirOf } from './config/storage.ts'
 import { splitList, type Variable } from './config/variable.ts'
 import { VARIABLES } from './config/variables.ts'
+import type { CouncilSettings } from './conversations/service.ts'
 import { ThreadbaseError } from './core/errors.ts'
 import { readOrigins, readPairs, readTrustProxy, type TrustProxy } from './core/network.ts'
 import type { RlsMode } from './db/database.ts'
@@ -16,20 +17,6 @@ export type S3Settings = {
   prefix: string
   /** Undefined: those that the SDK finds. */
   credentials: { accessKeyId: string; secretAccessKey: string; sessionToken: string | undefined } | undefined
-}
-
-export type CouncilSettings = {
-  /** Of the installation, for users without keys of their own. */
-  keys: { openrouter: string | undefined; openai: string | undefined }
-  /** Where keys of each kind are sent. */
-  urls: { openrouter: string; openai: string }
-  /** Undefined: those that suit the endpoint. */
-  models: string[] | undefined
-  chairman: string | undefined
-  titleModel: string | undefined
-  /** Of each time that a model is asked. */
-  timeoutMs: number
-  retries: number
 }
 
 export type Config = {

@@ -22,6 +22,8 @@ import { answerAll, conclude, type Inquiry, rankAll } from './stages.ts'
 import { makeTitle } from './title.ts'
 import { type HeldTurn, holdTurn } from './turn.ts'
 
+export type { QuestionCounter } from './payment.ts'
+
 export type CouncilSettings = ModelSettings & AskSettings
 
 export type CouncilParts = {

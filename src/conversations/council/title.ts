@@ -7,6 +7,8 @@ import { titlePrompt } from './prompts.ts'
 const LIMIT_MS = 30_000
 /** Of the message: a title does not need more. */
 const MAX_MESSAGE_CHARS = 4_000
+/** Of what a model says. */
+const MAX_ANSWER_CHARS = 2_000
 const MAX_WORDS = 8
 const MAX_WORDS_CHARS = 80
 // marks of quotations, headings, bold print and code
@@ -44,7 +46,7 @@ export async function makeTitle(
 
 /** The first line that says something, without quotation marks and Markdown; undefined when there is none. */
 export function cleanTitle(text: string): string | undefined {
-  for (const line of toStorableText(text).split(/[\r\n\u2028\u2029]+/)) {
+  for (const line of toStorableText(text.slice(0, MAX_ANSWER_CHARS)).split(/[\r\n\u2028\u2029]+/)) {
     const title = line
       .replace(EDGES, '')
       .replace(/^title\s*:/i, '')
