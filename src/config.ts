@@ -1,6 +1,7 @@
 import { isJsonUrl, jsonDirOf } from './config/storage.ts'
 import { splitList, type Variable } from './config/variable.ts'
 import { VARIABLES } from './config/variables.ts'
+import type { CouncilSettings } from './conversations/service.ts'
 import { ThreadbaseError } from './core/errors.ts'
 import { readOrigins, readPairs, readTrustProxy, type TrustProxy } from './core/network.ts'
 import type { RlsMode } from './db/database.ts'
@@ -73,6 +74,7 @@ export type Config = {
     headers: Record<string, string>
     serviceName: string
   }
+  council: CouncilSettings
   logLevel: string
   shutdownTimeoutS: number
   defaults: {
@@ -161,6 +163,7 @@ export function parseConfig(env: Environment): Config {
       headers: readPairs(text(v.OTEL_EXPORTER_OTLP_HEADERS)),
       serviceName: required(v.OTEL_SERVICE_NAME),
     },
+    council: readCouncil(read),
     logLevel: required(v.LOG_LEVEL),
     shutdownTimeoutS: requiredNumber(v.SHUTDOWN_TIMEOUT_S),
     defaults: {
@@ -233,6 +236,19 @@ function readAuth({ text, required, requiredNumber, flag, list }: Reader): AuthS
             clockSkewS: requiredNumber(v.JWT_CLOCK_SKEW_S),
           },
     proxySecret: neededFor(v.PROXY_SECRET, 'proxy'),
+  }
+}
+
+function readCouncil({ text, required, requiredNumber, milliseconds, list }: Reader): CouncilSettings {
+  const v = VARIABLES
+  return {
+    keys: { openrouter: text(v.OPENROUTER_API_KEY), openai: text(v.OPENAI_API_KEY) },
+    urls: { openrouter: required(v.OPENROUTER_BASE_URL), openai: required(v.OPENAI_BASE_URL) },
+    models: list(v.COUNCIL_MODELS),
+    chairman: text(v.CHAIRMAN_MODEL),
+    titleModel: text(v.TITLE_MODEL),
+    timeoutMs: milliseconds(v.COUNCIL_MODEL_TIMEOUT_S),
+    retries: requiredNumber(v.COUNCIL_MODEL_RETRIES),
   }
 }
 

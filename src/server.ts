@@ -44,7 +44,7 @@ export async function startServer(config: Config, log: AppOptions['log']): Promi
     const app = await buildApp({ ...threadbase, revision }, { ...config, traces, log })
     await listen(app, config)
     const close = async () => {
-      await endWithin(app, config.shutdownTimeoutS * 1_000)
+      await endWithin(app, threadbase.council, config.shutdownTimeoutS * 1_000)
       await threadbase.close()
       await traces?.close()
     }
@@ -71,19 +71,37 @@ async function listen(app: Awaited<ReturnType<typeof buildApp>>, { host, port }:
   }
 }
 
-/** A request that takes longer loses its connection; what it waits for ends when the database closes. */
-async function endWithin(app: Awaited<ReturnType<typeof buildApp>>, ms: number): Promise<void> {
+/** To keep answers that are given up, and to tell those who wait. */
+const GIVE_UP_MS = 2_000
+const LAST_WORDS_MS = 100
+
+/**
+ * A request that takes longer loses its connection; what it waits for ends when the database closes. Answers of the council
+ * have the same time, whether somebody waits for them or not; then they are kept as far as they are.
+ */
+async function endWithin(
+  app: Awaited<ReturnType<typeof buildApp>>,
+  council: Threadbase['council'],
+  ms: number,
+): Promise<void> {
+  const ended = Promise.all([app.close(), council.idle()]).then(() => true)
+  ended.catch(() => {})
+  if (await within(ended, ms)) return
+  await within(council.close(), GIVE_UP_MS)
+  if (!(await within(ended, LAST_WORDS_MS))) app.server.closeAllConnections()
+}
+
+/** Undefined when it takes longer. */
+async function within<T>(work: Promise<T>, ms: number): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined
-  const late = new Promise<void>((resolve) => {
-    timer = setTimeout(() => {
-      app.server.closeAllConnections()
-      resolve()
-    }, ms)
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(resolve, ms, undefined)
   })
-  const closed = app.close()
-  closed.catch(() => {})
-  await Promise.race([closed, late])
-  clearTimeout(timer)
+  try {
+    return await Promise.race([work, late])
+  } finally {
+    clearTimeout(timer)
+  }
 }
 
 function urlOf({ address, family, port }: AddressInfo): string {

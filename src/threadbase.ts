@@ -31,7 +31,12 @@ import {
 import { type Config, parseConfig, withDataDir } from './config.ts'
 import type { ConfigDefaults } from './configs/schema.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
-import { type ConversationStore, createSqlConversations } from './conversations/service.ts'
+import {
+  type ConversationStore,
+  type Council,
+  createCouncil,
+  createSqlConversations,
+} from './conversations/service.ts'
 import { type KeySource, writeKey } from './core/key-ring.ts'
 import { type Logger, silentLog } from './core/log.ts'
 import {
@@ -90,6 +95,8 @@ export type Threadbase = AsyncDisposable & {
   readonly configs: ConfigService
   /** Conversations of councils: questions with the answers of several models. */
   readonly conversations: ConversationStore
+  /** Answers the questions of conversations by several models. */
+  readonly council: Council
   /** Files of threads: what agents make and users add. */
   readonly artifacts: ArtifactService
   /** Files of a user outside threads. */
@@ -223,7 +230,7 @@ async function withEncryption(
 }
 
 type LangGraphOptions = Pick<ThreadbaseOptions, 'checkpoints' | 'store'>
-export type ServiceOptions = Pick<Config, 'defaults' | 'auth' | 'uploadLimitBytes'> & {
+export type ServiceOptions = Pick<Config, 'defaults' | 'auth' | 'uploadLimitBytes' | 'council'> & {
   log: Logger
   /** What credentials and variables are encrypted with. */
   keys: KeySource
@@ -247,7 +254,18 @@ export async function createThreadbase(
   const audit = createAuditService(database.db)
   const limiter = createLimiter(cache, log)
   const identity = await createIdentityService({ database, cache, bus, limiter, audit, log }, auth)
+  const conversations = createSqlConversations(database, { threads, messages })
+  const { credentials, variables } = createCredentialService(database, { audit, keys })
+  const council = createCouncil({
+    conversations,
+    usage: { consume: async () => ({ receipt: undefined }), refund: async () => {} },
+    // users' keys are rows
+    credentials: database.engine === 'none' ? undefined : credentials,
+    log,
+    settings: options.council,
+  })
   const close = async () => {
+    await council.close()
     // what it still has to write needs the database
     await identity.close()
     await Promise.all([closePorts(ports), database.close()])
@@ -257,7 +275,8 @@ export async function createThreadbase(
     messages,
     transfer: createTransferService(database, { threads, messages, lanes }),
     configs: createConfigService(database, defaults),
-    conversations: createSqlConversations(database, { threads, messages }),
+    conversations,
+    council,
     artifacts: createArtifactService(database, threads, keeper, limits),
     files: createFileService(database, keeper, limits),
     upkeep: createBlobUpkeep(database, blobs),
@@ -265,7 +284,8 @@ export async function createThreadbase(
     store: stores.forAll,
     forUser: (userId) => ({ checkpointer: checkpoints.forUser(userId), store: stores.forUser(userId) }),
     identity,
-    ...createCredentialService(database, { audit, keys }),
+    credentials,
+    variables,
     audit,
     database,
     blobs,

@@ -9,7 +9,9 @@ import { openFiles } from '../src/blobs/files.ts'
 import { createUrlSigner } from '../src/blobs/signed-urls.ts'
 import type { CheckpointOptions } from '../src/checkpoints/service.ts'
 import type { StoreServiceOptions } from '../src/checkpoints/store/service.ts'
+import { parseConfig } from '../src/config.ts'
 import type { ConfigDefaults } from '../src/configs/schema.ts'
+import type { CouncilSettings } from '../src/conversations/service.ts'
 import type { KeySource } from '../src/core/key-ring.ts'
 import { type Logger, silentLog } from '../src/core/log.ts'
 import { fixedKeys } from '../src/credentials/service.ts'
@@ -45,6 +47,8 @@ export type OpenOptions = Partial<Omit<CommonOptions, 'log'>> &
     /** Default: of this process alone. */
     ports?: Partial<Ports>
     uploadLimitBytes?: number
+    /** Over one without keys. */
+    council?: Partial<CouncilSettings>
     checkpoints?: CheckpointOptions
     store?: StoreServiceOptions
     /** Default: {@link TEST_KEY}. */
@@ -175,10 +179,11 @@ export function openServices(
     checkpoints,
     store,
     keys,
+    council,
     uploadLimitBytes = 5_000_000_000,
   }: Pick<
     OpenOptions,
-    'defaults' | 'auth' | 'ports' | 'checkpoints' | 'store' | 'uploadLimitBytes' | 'keys'
+    'defaults' | 'auth' | 'ports' | 'checkpoints' | 'store' | 'uploadLimitBytes' | 'keys' | 'council'
   > = {},
   log: Logger = silentLog,
 ): Promise<Threadbase> {
@@ -186,6 +191,7 @@ export function openServices(
     uploadLimitBytes,
     defaults: { ...NO_DEFAULTS, ...defaults },
     auth: { ...TEST_AUTH, ...auth },
+    council: { ...parseConfig({}).council, ...council },
     checkpoints,
     store,
     keys: keys ?? fixedKeys([TEST_KEY]),

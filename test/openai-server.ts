@@ -19,19 +19,29 @@ export type ChatRequest = {
   stream_options?: { include_usage?: boolean }
 }
 
-/** A turn of the model: text, calls of tools, or both; or an error under a status. */
+/** A turn of the model: text, calls of tools, or both; or an error under a status; or what goes wrong on the way. */
 export type Answer =
-  | { text?: string; calls?: { name: string; args: object }[] }
-  | { status: number; error: string }
+  | { text?: string; calls?: { name: string; args: object }[]; cost?: number }
+  | { status: number; error: string; headers?: Record<string, string> }
+  | { fault: Fault }
+
+/**
+ * `hang`: nothing ever comes. `cut`: the connection ends before the answer, `cut-body`: in the middle of it. `garbage`: a page
+ * of HTML. `half`: half of the JSON. `no-choices`: a completion without a message. `wrapped`: an error under 200. `redirect`:
+ * to the same place under another name.
+ */
+export type Fault = 'hang' | 'cut' | 'cut-body' | 'garbage' | 'half' | 'no-choices' | 'wrapped' | 'redirect'
 
 /** What the model says to a conversation. Equal conversations must get equal answers, however often they are sent. */
-export type Script = (request: ChatRequest) => Answer
+export type Script = (request: ChatRequest) => Answer | Promise<Answer>
 
 export type OpenAiServer = {
   /** For a client's `baseURL`. */
   url: string
   /** Every request so far, the refused ones included. */
   requests: ChatRequest[]
+  /** The credential of each of them. */
+  credentials: (string | undefined)[]
   /** From now on answers by this. */
   follow(script: Script): void
   close(): Promise<void>
@@ -46,9 +56,14 @@ const PIECE_CHARS = 12
  */
 export async function startOpenAiServer(script: Script): Promise<OpenAiServer> {
   const requests: ChatRequest[] = []
+  const credentials: (string | undefined)[] = []
   let current = script
   const server = createServer((request, response) => {
-    answerTo(request, requests, (chat) => current(chat)).then(
+    const received = (chat: ChatRequest) => {
+      requests.push(chat)
+      credentials.push(request.headers.authorization)
+    }
+    answerTo(request, received, (chat) => current(chat)).then(
       (reply) => send(response, reply),
       (error) => send(response, { status: 500, error: String(error) }),
     )
@@ -57,6 +72,7 @@ export async function startOpenAiServer(script: Script): Promise<OpenAiServer> {
   return {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`,
     requests,
+    credentials,
     follow: (next) => {
       current = next
     },
@@ -81,26 +97,26 @@ export function textOf({ content }: ChatMessage): string {
   return (content ?? []).map(({ text = '' }) => text).join('')
 }
 
-type Failure = { status: number; error: string }
+type Failure = { status: number; error: string; headers?: Record<string, string> }
 type Completion = { request: ChatRequest; id: string; text: string | null; calls: ToolCall[]; usage: object }
 type ToolCall = NonNullable<ChatMessage['tool_calls']>[number]
 
 async function answerTo(
   incoming: IncomingMessage,
-  requests: ChatRequest[],
+  received: (request: ChatRequest) => void,
   script: Script,
-): Promise<Failure | Completion> {
+): Promise<Failure | Completion | { fault: Fault }> {
   if (incoming.method !== 'POST' || incoming.url !== '/v1/chat/completions') {
     return { status: 404, error: `there is no ${incoming.method} ${incoming.url}` }
   }
   const chunks: Buffer[] = []
   for await (const chunk of incoming) chunks.push(chunk)
   const request = JSON.parse(Buffer.concat(chunks).toString()) as ChatRequest
-  requests.push(request)
+  received(request)
   const problem = findProblem(request)
   if (problem !== undefined) return { status: 400, error: problem }
-  const answer = script(request)
-  return 'status' in answer ? answer : toCompletion(request, answer)
+  const answer = await script(request)
+  return 'status' in answer || 'fault' in answer ? answer : toCompletion(request, answer)
 }
 
 /** What the real API refuses, too: a call without its result, a result without its call. */
@@ -119,8 +135,10 @@ function findProblem({ model, messages }: ChatRequest): string | undefined {
   return open.size > 0 ? `the results of ${[...open].join()} are missing` : undefined
 }
 
-function toCompletion(request: ChatRequest, answer: Exclude<Answer, Failure>): Completion {
-  const { text = null, calls = [] } = answer
+type Turn = Exclude<Answer, Failure | { fault: Fault }>
+
+function toCompletion(request: ChatRequest, answer: Turn): Completion {
+  const { text = null, calls = [], cost } = answer
   const hash = createHash('sha256')
     .update(JSON.stringify([request.messages, answer]))
     .digest('hex')
@@ -140,6 +158,7 @@ function toCompletion(request: ChatRequest, answer: Exclude<Answer, Failure>): C
       prompt_tokens: prompt,
       completion_tokens: completion,
       total_tokens: prompt + completion,
+      ...(cost === undefined ? {} : { cost }),
       prompt_tokens_details: { cached_tokens: 0, audio_tokens: 0 },
       completion_tokens_details: { reasoning_tokens: 0, audio_tokens: 0 },
     },
@@ -148,10 +167,12 @@ function toCompletion(request: ChatRequest, answer: Exclude<Answer, Failure>): C
 
 const countTokens = (text: string) => text.split(/\s+/).filter((word) => word !== '').length
 
-function send(response: ServerResponse, reply: Failure | Completion): void {
-  if ('status' in reply) {
+function send(response: ServerResponse, reply: Failure | Completion | { fault: Fault }): void {
+  if ('fault' in reply) {
+    goWrong(response, reply.fault)
+  } else if ('status' in reply) {
     const type = reply.status < 500 ? 'invalid_request_error' : 'server_error'
-    response.writeHead(reply.status, { 'content-type': 'application/json' })
+    response.writeHead(reply.status, { 'content-type': 'application/json', ...reply.headers })
     response.end(JSON.stringify({ error: { message: reply.error, type, param: null, code: null } }))
   } else if (reply.request.stream === true) {
     response.writeHead(200, { 'content-type': 'text/event-stream' })
@@ -160,6 +181,38 @@ function send(response: ServerResponse, reply: Failure | Completion): void {
   } else {
     response.writeHead(200, { 'content-type': 'application/json' })
     response.end(JSON.stringify(toWhole(reply)))
+  }
+}
+
+function goWrong(response: ServerResponse, fault: Fault): void {
+  const json = { 'content-type': 'application/json' }
+  switch (fault) {
+    case 'hang':
+      return
+    case 'cut':
+      response.destroy()
+      return
+    case 'cut-body':
+      response.writeHead(200, { ...json, 'content-length': '1000' })
+      response.write('{"choices": [', () => response.destroy())
+      return
+    case 'garbage':
+      response.writeHead(200, { 'content-type': 'text/html' }).end('<html>Welcome</html>')
+      return
+    case 'half':
+      response.writeHead(200, json).end('{"choices": [')
+      return
+    case 'no-choices':
+      response.writeHead(200, json).end('{"object": "chat.completion", "choices": []}')
+      return
+    case 'wrapped':
+      response.writeHead(200, json).end('{"error": {"code": 502, "message": "behind it"}}')
+      return
+    case 'redirect':
+      response.writeHead(307, {
+        location: `http://localhost:${response.socket?.localPort}/v1/chat/completions`,
+      })
+      response.end()
   }
 }
 

@@ -1,5 +1,6 @@
 import { ACCESS } from './access.ts'
 import { BYTES } from './bytes.ts'
+import { COUNCIL } from './council.ts'
 import { SERVER } from './server.ts'
 import { STORAGE } from './storage.ts'
 import { between, maxLength, type Variable } from './variable.ts'
@@ -10,6 +11,7 @@ export const VARIABLES = {
   ...BYTES,
   ...ACCESS,
   ...SERVER,
+  ...COUNCIL,
   DEFAULT_MODEL: {
     name: 'DEFAULT_MODEL',
     kind: 'text',

@@ -27,7 +27,17 @@ export const Stage2 = Type.Array(
 export type Stage2 = Static<typeof Stage2>
 
 /** The chairman's answer. */
-export const Stage3 = Type.Object({ model: Type.String(), response: Type.String() }, open)
+export const Stage3 = Type.Object(
+  {
+    model: Type.String(),
+    response: Type.String(),
+    chairman: Type.Optional(
+      Type.String({ description: 'Who was to write it, when that model gave no answer.' }),
+    ),
+    note: Type.Optional(Type.String({ description: 'The same as a sentence for people.' })),
+  },
+  open,
+)
 export type Stage3 = Static<typeof Stage3>
 
 /** What one call of a model cost. */
@@ -62,6 +72,11 @@ export const CouncilMetadata = Type.Object(
       ),
     ),
     usage: Type.Optional(Type.Array(ModelUsage)),
+    failures: Type.Optional(
+      Type.Array(Type.Object({ model: Type.String(), stage: Type.String(), reason: Type.String() }, open), {
+        description: 'Which models gave no answer in a stage.',
+      }),
+    ),
   },
   open,
 )

@@ -11,6 +11,10 @@ import type { Cache } from '../cache/cache.ts'
 import type { Limiter } from '../cache/limiter.ts'
 import { configRoutes } from '../configs/routes.ts'
 import type { ConfigService } from '../configs/service.ts'
+
+import { councilRoutes } from '../conversations/council/routes.ts'
+import { conversationRoutes } from '../conversations/routes.ts'
+import type { ConversationStore, Council } from '../conversations/service.ts'
 import { newId } from '../core/ids.ts'
 import type { TrustProxy } from '../core/network.ts'
 import { providerKeyRoutes } from '../credentials/api-keys/routes.ts'
@@ -55,6 +59,8 @@ export type AppServices = {
   threads: ThreadService
   messages: MessageService
   configs: ConfigService
+  conversations: ConversationStore
+  council: Pick<Council, 'ask'>
   transfer: TransferService
   artifacts: ArtifactService
   files: FileService
@@ -153,6 +159,8 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   messageRoutes(app, services.messages)
   configRoutes(app, services.configs)
   transferRoutes(app, services.transfer)
+  conversationRoutes(app, services.conversations)
+  councilRoutes(app, services.council)
   const uploadLimit = { maxBytes: options.uploadLimitBytes }
   await artifactRoutes(app, services.artifacts, uploadLimit)
   await fileRoutes(app, services.files, uploadLimit)

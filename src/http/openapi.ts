@@ -21,6 +21,7 @@ export async function registerOpenApi(app: FastifyInstance): Promise<void> {
           name: 'config',
           description: 'Model configuration of a thread over the defaults of this installation.',
         },
+        { name: 'conversations', description: 'Questions to a council of models, and its answers.' },
         { name: 'artifacts', description: 'Files of threads: what agents make and users add.' },
         { name: 'files', description: 'Files of a user outside threads.' },
         { name: 'session', description: 'Signing in and out, and the own account.' },
