@@ -3,9 +3,6 @@ import type { Actor } from '../audit/schema.ts'
 import { closed, Nullable, Text } from '../core/fields.ts'
 import type { Scope } from '../core/scope.ts'
 
-/** What a name of a tier may be. */
-export const TIER_NAME = /^[a-z0-9_-]{1,63}$/
-
 /** In a row, a file or a patch: there is no limit. */
 export const NO_LIMIT = -1
 
