@@ -55,6 +55,7 @@ import { openBlobs } from './open-blobs.ts'
 import { openDatabase } from './open-database.ts'
 import { createThreadService, type ThreadService } from './threads/service.ts'
 import { createTransferService, type TransferService } from './transfer/service.ts'
+import { createUsageService, type UsageService } from './usage/service.ts'
 
 export type ThreadbaseOptions = {
   /** `postgres://…`. Default: the embedded store in `dataDir`. */
@@ -105,6 +106,8 @@ export type Threadbase = AsyncDisposable & {
   readonly credentials: CredentialService
   /** Named secrets and settings of users, encrypted. */
   readonly variables: VariableService
+  /** How much each user asks, and may ask; tokens and costs. */
+  readonly usage: UsageService
   /** Who did what to which record. */
   readonly audit: AuditService
   /** The SQL port below the services. */
@@ -215,7 +218,7 @@ async function withEncryption(
 }
 
 type LangGraphOptions = Pick<ThreadbaseOptions, 'checkpoints' | 'store'>
-export type ServiceOptions = Pick<Config, 'defaults' | 'auth' | 'uploadLimitBytes'> & {
+export type ServiceOptions = Pick<Config, 'defaults' | 'auth' | 'uploadLimitBytes' | 'usage'> & {
   log: Logger
   /** What credentials and variables are encrypted with. */
   keys: KeySource
@@ -257,6 +260,7 @@ export async function createThreadbase(
     forUser: (userId) => ({ checkpointer: checkpoints.forUser(userId), store: stores.forUser(userId) }),
     identity,
     ...createCredentialService(database, { audit, keys }),
+    usage: createUsageService(database, { audit, settings: options.usage }),
     audit,
     database,
     blobs,

@@ -1,7 +1,7 @@
 import { type RawBuilder, sql } from 'kysely'
 import { intArray, textArray } from '../db/arrays.ts'
 import { type Db, t } from '../db/schema.ts'
-import { tierOf } from './rules.ts'
+import { NO_DAY, tierOf } from './rules.ts'
 import type { UsagePatch, UsageReceipt, UsageRecord, UsageSettings } from './schema.ts'
 
 /** A row, with the clock that it was read by. */
@@ -113,9 +113,6 @@ export async function setLimits(
     returning ${columns}, ${clockBy(clock)}`.execute(db)
   return rows[0] as UsageRow
 }
-
-// of counters of which nobody knows when they were counted
-const NO_DAY = '1970-01-01'
 
 type ToInsert = { userId: string; record: UsageRecord & { tier: string } }
 

@@ -47,8 +47,6 @@ export function createUsageService(
     return { usage: toUsage(settings, userId, record, today), now }
   }
   return {
-    settings,
-
     async consume(scope: Scope, n = 1): Promise<Consumed> {
       const userId = userOf(scope)
       requireCount(n)
