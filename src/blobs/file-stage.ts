@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { type FileHandle, mkdir, open, readFile, rename, rm, stat, utimes } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { answering, isMissing, syncDirectory, writeAll } from '../files/system.ts'
 import { type BlobFacts, type Staged, type StageOptions, UPLOADS } from './blobs.ts'
-import { answering } from './file-errors.ts'
 import { createIntake, firstTwo, inParts, type TakenIn, takenBy } from './intake.ts'
 
 /** What fits into one part stays in memory until it is committed: most bodies do, and many of them are there already. */
@@ -61,7 +61,13 @@ function staged(
   commit: () => Promise<boolean>,
   whenCommitted: () => Promise<void>,
 ): Staged {
-  const discard = () => answering(() => rm(path, { force: true }))
+  const discard = () =>
+    answering(() =>
+      rm(path, { force: true }).catch((error) => {
+        // nothing was staged, where it cannot be
+        if (!isMissing(error)) throw error
+      }),
+    )
   return {
     ...facts,
     commit: () =>
@@ -103,13 +109,6 @@ async function writeFileSynced(
 async function openNew(path: string): Promise<FileHandle> {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 })
   return open(path, 'wx', 0o600)
-}
-
-async function writeAll(file: FileHandle, chunk: Uint8Array): Promise<void> {
-  for (let done = 0; done < chunk.length; ) {
-    const { bytesWritten } = await file.write(chunk, done)
-    done += bytesWritten
-  }
 }
 
 /** Puts bytes where they belong unless the very same are there. @returns whether they were */
@@ -165,13 +164,4 @@ async function giveName(from: string, to: string, size: number): Promise<boolean
 function syncAbove(path: string): Promise<unknown> {
   const [two, one, root] = [dirname(path), dirname(dirname(path)), dirname(dirname(dirname(path)))]
   return Promise.all([two, one, root].map(syncDirectory))
-}
-
-export async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r')
-  try {
-    await directory.sync()
-  } finally {
-    await directory.close()
-  }
 }

@@ -4,6 +4,7 @@ import { type FileHandle, lstat, open, readdir, realpath, rename, rm, rmdir, sta
 import { join } from 'node:path'
 import { pipeline, type Readable } from 'node:stream'
 import type { ThreadbaseError } from '../core/errors.ts'
+import { answering, codeOf, isMissing, toUnavailable } from '../files/system.ts'
 import {
   type BlobFacts,
   type Blobs,
@@ -20,7 +21,6 @@ import {
   type StoredBlob,
   UPLOADS,
 } from './blobs.ts'
-import { answering, codeOf, toUnavailable } from './file-errors.ts'
 import { stage, writeAnnounced } from './file-stage.ts'
 import { createVerifier } from './intake.ts'
 import type { UrlSigner } from './signed-urls.ts'
@@ -119,8 +119,6 @@ async function openObject(dir: string, path: string, key: string): Promise<FileH
   await file.close()
   throw noObject(key)
 }
-
-const isMissing = (error: unknown) => ['ENOENT', 'ENOTDIR'].includes(String(codeOf(error)))
 
 async function* fromStorage(stream: Readable): AsyncGenerator<Uint8Array> {
   try {

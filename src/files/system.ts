@@ -1,7 +1,12 @@
+import { type FileHandle, open } from 'node:fs/promises'
 import { ThreadbaseError } from '../core/errors.ts'
 
 export const codeOf = (error: unknown) => (error as NodeJS.ErrnoException | undefined)?.code
 
+/** That there is nothing of this name. */
+export const isMissing = (error: unknown) => ['ENOENT', 'ENOTDIR'].includes(String(codeOf(error)))
+
+/** @throws unavailable for what the file system refuses */
 export async function answering<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work()
@@ -21,4 +26,21 @@ export function toUnavailable(error: unknown): unknown {
     { code },
     { cause: error },
   )
+}
+
+export async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    const { bytesWritten } = await file.write(bytes, done)
+    done += bytesWritten
+  }
+}
+
+/** Names that were given or taken in a directory are so after a crash, too. */
+export async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, 'r')
+  try {
+    await directory.sync()
+  } finally {
+    await directory.close()
+  }
 }
