@@ -61,6 +61,7 @@ import { openBlobs } from './open-blobs.ts'
 import { openDatabase } from './open-database.ts'
 import { createThreadService, type ThreadService } from './threads/service.ts'
 import { createTransferService, type TransferService } from './transfer/service.ts'
+import { createUsageService, type UsageService } from './usage/service.ts'
 
 export type ThreadbaseOptions = {
   /** `postgres://…`. Default: the embedded store in `dataDir`. */
@@ -115,6 +116,8 @@ export type Threadbase = AsyncDisposable & {
   readonly credentials: CredentialService
   /** Named secrets and settings of users, encrypted. */
   readonly variables: VariableService
+  /** How much each user asks, and may ask; tokens and costs. */
+  readonly usage: UsageService
   /** Who did what to which record. */
   readonly audit: AuditService
   /** The SQL port below the services. */
@@ -230,7 +233,7 @@ async function withEncryption(
 }
 
 type LangGraphOptions = Pick<ThreadbaseOptions, 'checkpoints' | 'store'>
-export type ServiceOptions = Pick<Config, 'defaults' | 'auth' | 'uploadLimitBytes' | 'council'> & {
+export type ServiceOptions = Pick<Config, 'defaults' | 'auth' | 'uploadLimitBytes' | 'council' | 'usage'> & {
   log: Logger
   /** What credentials and variables are encrypted with. */
   keys: KeySource
@@ -256,9 +259,10 @@ export async function createThreadbase(
   const identity = await createIdentityService({ database, cache, bus, limiter, audit, log }, auth)
   const conversations = createSqlConversations(database, { threads, messages })
   const { credentials, variables } = createCredentialService(database, { audit, keys })
+  const usage = createUsageService(database, { audit, settings: options.usage })
   const council = createCouncil({
     conversations,
-    usage: { consume: async () => ({ receipt: undefined }), refund: async () => {} },
+    usage,
     // users' keys are rows
     credentials: database.engine === 'none' ? undefined : credentials,
     log,
@@ -286,6 +290,7 @@ export async function createThreadbase(
     identity,
     credentials,
     variables,
+    usage,
     audit,
     database,
     blobs,

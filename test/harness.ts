@@ -23,6 +23,7 @@ import { openPostgres, type PostgresOptions } from '../src/db/postgres.ts'
 import { prepareRls } from '../src/db/rls.ts'
 import type { AuthSettings } from '../src/identity/service.ts'
 import { createThreadbase, openLocalPorts, type Ports, type Threadbase } from '../src/threadbase.ts'
+import type { UsageSettings } from '../src/usage/schema.ts'
 
 export type LogRecord = { level: keyof Logger; facts: Record<string, unknown>; message: string }
 
@@ -79,6 +80,17 @@ export const TEST_AUTH: AuthSettings = {
   loginLimits: { perUser: 10, perAddress: 1_000 },
   external: undefined,
   proxySecret: undefined,
+}
+
+/** The tiers that there are when nothing is configured; `local` has no limits, as in single-user mode. */
+export const TEST_USAGE: UsageSettings = {
+  tiers: new Map([
+    ['free', { daily: 10, monthly: 100 }],
+    ['pro', { daily: 100, monthly: 3_000 }],
+    ['enterprise', { daily: null, monthly: null }],
+  ]),
+  defaultTier: 'free',
+  localTier: 'enterprise',
 }
 
 /** What secrets are encrypted with. */
@@ -192,6 +204,7 @@ export function openServices(
     defaults: { ...NO_DEFAULTS, ...defaults },
     auth: { ...TEST_AUTH, ...auth },
     council: { ...parseConfig({}).council, ...council },
+    usage: TEST_USAGE,
     checkpoints,
     store,
     keys: keys ?? fixedKeys([TEST_KEY]),

@@ -3,6 +3,7 @@ import { BYTES } from './bytes.ts'
 import { COUNCIL } from './council.ts'
 import { SERVER } from './server.ts'
 import { STORAGE } from './storage.ts'
+import { USAGE } from './usage.ts'
 import { between, maxLength, type Variable } from './variable.ts'
 
 /** Every environment variable that Threadbase reads. docs/configuration.md is generated from this. */
@@ -12,6 +13,7 @@ export const VARIABLES = {
   ...ACCESS,
   ...SERVER,
   ...COUNCIL,
+  ...USAGE,
   DEFAULT_MODEL: {
     name: 'DEFAULT_MODEL',
     kind: 'text',
