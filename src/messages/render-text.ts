@@ -21,11 +21,11 @@ function render(content: unknown, depth: number): string {
   if (block.type === 'thinking' || block.type === 'reasoning') return ''
   const { text, refusal, content: inner, parts, stage1, stage3 } = block
   // an answer of a council: the chairman's first, then those of its models
-  if (Array.isArray(stage1) || isAnswer(stage3))
-    return [stage3, ...(Array.isArray(stage1) ? stage1 : [])]
-      .filter(isAnswer)
-      .map(({ response }) => response)
-      .join('\n')
+  if (Array.isArray(stage1) || isAnswer(stage3)) {
+    const answers = [stage3, ...(Array.isArray(stage1) ? stage1 : [])].filter(isAnswer)
+    const said = typeof inner === 'string' ? [inner] : []
+    return [...said, ...answers.map(({ response }) => response)].join('\n')
+  }
   if (typeof text === 'string') return text
   // OpenAI's assistants nest it: { type: 'text', text: { value } }
   if (typeof text === 'object' && text !== null) return render((text as { value?: unknown }).value, depth + 1)

@@ -5,25 +5,25 @@ import { userOf } from '../../core/scope.ts'
 import type { Database } from '../../db/database.ts'
 import type { MessageService } from '../../messages/service.ts'
 import type { ThreadService } from '../../threads/service.ts'
+import {
+  answerMessage,
+  conversationExists,
+  conversationNotFound,
+  questionOf,
+  requireConversation,
+  requireLimit,
+  requireTitle,
+} from '../checks.ts'
 import { requireConversationId, threadIdOf } from '../ids.ts'
 import { fromMessage, fromThread, parseTime, toMessage, toThread, writeTime } from '../mapping.ts'
-import { findMatches, MAX_MATCHES } from '../matches.ts'
+import { createMatcher, DEFAULT_HITS, MAX_HITS, MAX_MATCHES } from '../matches.ts'
 import { renderConversation } from '../render.ts'
 import { type Conversation, type ConversationSummary, type CouncilMessage, NEW_TITLE } from '../schema.ts'
 import type { ConversationStore } from '../store.ts'
-import {
-  conversationExists,
-  conversationNotFound,
-  toAnswer,
-  toDocument,
-  toLimit,
-  toQuery,
-  toQuestion,
-  toSearchLimit,
-  toTitle,
-} from '../validation.ts'
 import * as repo from './repo.ts'
 import { createTurns } from './turns.ts'
+
+const MAX_INT = 2_147_483_647
 
 export type Slices = {
   threads: Pick<ThreadService, 'createMany' | 'delete'>
@@ -84,7 +84,7 @@ export function createSqlConversations(
 
     async saveConversation(scope, conversation) {
       const userId = userOf(scope)
-      const document = toDocument(conversation)
+      const document = requireConversation(conversation)
       const thread = toThread(document)
       await forUser(userId)
         .transaction()
@@ -100,7 +100,7 @@ export function createSqlConversations(
     async listConversations(scope, { limit, after } = {}) {
       const userId = userOf(scope)
       const rows = await repo.listThreads(forUser(userId), userId, {
-        limit: toLimit(limit),
+        limit: limit === undefined ? undefined : requireLimit(limit, MAX_INT),
         after: after && {
           id: threadIdOf(requireConversationId(after.id)),
           createdAt: parseTime(after.created_at) ?? new Date(0),
@@ -109,14 +109,14 @@ export function createSqlConversations(
       return rows.map(toSummary)
     },
 
-    addUserMessage: async (scope, id, content) => append(scope, id, toQuestion(content)),
+    addUserMessage: async (scope, id, content) => append(scope, id, questionOf(content)),
 
-    addAssistantMessage: async (scope, id, answer) => append(scope, id, toAnswer(answer)),
+    addAssistantMessage: async (scope, id, answer) => append(scope, id, answerMessage(answer)),
 
     async updateConversationTitle(scope, id, title) {
       const userId = userOf(scope)
       const threadId = threadIdOf(requireConversationId(id))
-      if (!(await repo.setTitle(forUser(userId), userId, threadId, toTitle(title))))
+      if (!(await repo.setTitle(forUser(userId), userId, threadId, requireTitle(title))))
         throw conversationNotFound(id)
     },
 
@@ -127,19 +127,23 @@ export function createSqlConversations(
       return threads.delete(scope, threadId)
     },
 
-    async search(scope, q, { limit } = {}) {
+    async search(scope, q, { limit = DEFAULT_HITS } = {}) {
       const userId = userOf(scope)
-      // as what is searched is stored
-      const wanted = toStorableText(toQuery(q))
+      const match = createMatcher(q)
       const db = forUser(userId)
-      const found = await repo.searchThreads(db, userId, wanted, toSearchLimit(limit))
+      // as what is searched is stored
+      const wanted = toStorableText(q)
+      const found = await repo.searchThreads(db, userId, wanted, requireLimit(limit, MAX_HITS))
       const ids = found.map(({ id }) => id)
       const rows = ids.length === 0 ? [] : await repo.searchMessages(db, userId, ids, wanted, MAX_MATCHES)
-      return found.map((thread) => {
-        const said = rows.filter(({ threadId }) => threadId === thread.id)
-        const placed = said.map((row) => ({ position: row.position, message: fromMessage(row) }))
+      return found.flatMap((thread) => {
         const summary = toSummary(thread)
-        return { ...summary, matches: findMatches(summary.title, placed, wanted) }
+        const said = rows.filter(({ threadId }) => threadId === thread.id)
+        const matches = match(
+          summary.title,
+          said.map((row) => [row.position, fromMessage(row)]),
+        )
+        return matches.length > 0 ? [{ ...summary, matches }] : []
       })
     },
 

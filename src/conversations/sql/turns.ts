@@ -1,11 +1,10 @@
-import { ThreadbaseError } from '../../core/errors.ts'
 import { userOf } from '../../core/scope.ts'
 import type { Database } from '../../db/database.ts'
 import type { MessageService } from '../../messages/service.ts'
+import { answerMessage, conversationNotFound, questionOf, turnConflict } from '../checks.ts'
 import { requireConversationId, threadIdOf } from '../ids.ts'
 import { fromMessage, toMessage } from '../mapping.ts'
 import type { TurnStore } from '../store.ts'
-import { conversationNotFound, toAnswer, toQuestion } from '../validation.ts'
 import * as repo from './repo.ts'
 
 /** The answers under way, as rows of `council_turns`. */
@@ -17,14 +16,14 @@ export function createTurns(
   async function explain(userId: string, id: string, threadId: string): Promise<never> {
     if ((await repo.findThread(forUser(userId), userId, threadId)) === undefined)
       throw conversationNotFound(id)
-    throw turnTaken(id)
+    throw turnConflict(id)
   }
 
   return {
     async begin(scope, id, { content, holder, leaseS }) {
       const userId = userOf(scope)
       const threadId = threadIdOf(requireConversationId(id))
-      const question = toQuestion(content)
+      const question = questionOf(content)
       const db = forUser(userId)
       const lease = { holder, leaseS }
       const taken = await repo.takeTurn(db, userId, threadId, lease)
@@ -47,13 +46,13 @@ export function createTurns(
     async finish(scope, id, holder, answer) {
       const userId = userOf(scope)
       const threadId = threadIdOf(requireConversationId(id))
-      const message = toAnswer(answer)
+      const message = answerMessage(answer)
       await forUser(userId)
         .transaction()
         .execute(async (tx) => {
           // first the thread, as who deletes it does
           if (!(await repo.lockThread(tx, userId, threadId))) throw conversationNotFound(id)
-          if (!(await repo.deleteTurn(tx, userId, threadId, holder))) throw turnTaken(id)
+          if (!(await repo.deleteTurn(tx, userId, threadId, holder))) throw turnConflict(id)
           await messages.appendIn(tx, scope, threadId, [toMessage(message)])
         })
       return message
@@ -69,10 +68,4 @@ export function createTurns(
 function isQuestion(row: repo.MessageRow, content: string): boolean {
   const message = fromMessage(row)
   return message.role === 'user' && message.content === content
-}
-
-export function turnTaken(id: string): ThreadbaseError {
-  return new ThreadbaseError('conflict', 'a question of this conversation is being answered: wait for it', {
-    conversationId: id,
-  })
 }
