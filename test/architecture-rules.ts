@@ -36,6 +36,8 @@ const LEVELS: Record<string, number> = {
   'version.ts': 0,
   // what cache/ and bus/ share of Redis
   redis: 0.5,
+  // locks and whole files, for all that keeps something in directories
+  files: 0.5,
   ...Object.fromEntries(PORTS.map((port) => [port, 1])),
   config: 1.5,
   'config.ts': 2,

@@ -1,11 +1,11 @@
 import { spawnSync } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { chmod, mkdir, readdir, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { canMount, mountDisk } from '../../test/disks.ts'
 import { makeTempDir } from '../../test/harness.ts'
 import type { Blobs } from './blobs.ts'
 import { openFiles } from './files.ts'
@@ -13,20 +13,6 @@ import { openFiles } from './files.ts'
 const MiB = 1 << 20
 const shaOf = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
 const signer = async () => expect.fail('nobody asked for a URL')
-
-/** A disk of so many bytes, which only root can make; undefined where that is not allowed. */
-function mountDisk(directory: string, bytes: number): boolean {
-  return spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${bytes}`, 'tmpfs', directory]).status === 0
-}
-
-function canMount(): boolean {
-  const possible =
-    process.platform === 'linux' &&
-    spawnSync('unshare', ['-m', 'mount', '-t', 'tmpfs', 'tmpfs', tmpdir()]).status === 0
-  if (!possible)
-    console.warn('\n*** A disk that is full is SKIPPED: it takes root to mount a small one ***\n')
-  return possible
-}
 
 describe.skipIf(!canMount())('a disk that is full', () => {
   let dir: string

@@ -14,7 +14,8 @@ import {
 } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { pipeline, type Readable } from 'node:stream'
-import { ThreadbaseError } from '../core/errors.ts'
+import type { ThreadbaseError } from '../core/errors.ts'
+import { answering, codeOf, isMissing, syncDirectory, toUnavailable, writeAll } from '../files/system.ts'
 import {
   type BlobFacts,
   type Blobs,
@@ -129,8 +130,6 @@ async function openObject(dir: string, path: string, key: string): Promise<FileH
   throw noObject(key)
 }
 
-const isMissing = (error: unknown) => ['ENOENT', 'ENOTDIR'].includes(String(codeOf(error)))
-
 async function* fromStorage(stream: Readable): AsyncGenerator<Uint8Array> {
   try {
     yield* stream
@@ -190,13 +189,6 @@ async function writeSynced(path: string, source: AsyncIterable<Uint8Array>, opti
   }
 }
 
-async function writeAll(file: FileHandle, chunk: Uint8Array): Promise<void> {
-  for (let done = 0; done < chunk.length; ) {
-    const { bytesWritten } = await file.write(chunk, done)
-    done += bytesWritten
-  }
-}
-
 /**
  * Whether it was there already. A name appears with its bytes or not at all. What was there is replaced all the same: it may
  * have been damaged since.
@@ -214,15 +206,6 @@ async function giveName(from: string, to: string, size: number): Promise<boolean
   // together: the file system writes what it knows by then for all of them
   await Promise.all(changed.map(syncDirectory))
   return false
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r')
-  try {
-    await directory.sync()
-  } finally {
-    await directory.close()
-  }
 }
 
 async function findFile(path: string, sha256: Sha256): Promise<StoredBlob | undefined> {
@@ -289,27 +272,4 @@ async function sweep(directory: string, before: number): Promise<number> {
     }
   }
   return removed
-}
-
-const codeOf = (error: unknown) => (error as NodeJS.ErrnoException | undefined)?.code
-
-async function answering<T>(work: () => Promise<T>): Promise<T> {
-  try {
-    return await work()
-  } catch (error) {
-    throw toUnavailable(error)
-  }
-}
-
-/** What the file system refuses is the storage's fault; what is no error of the system stays as it is. */
-function toUnavailable(error: unknown): unknown {
-  const code = codeOf(error)
-  const isSystem = typeof (error as { errno?: unknown } | undefined)?.errno === 'number'
-  if (!isSystem || error instanceof ThreadbaseError) return error
-  return new ThreadbaseError(
-    'unavailable',
-    `the storage of files failed (${code})`,
-    { code },
-    { cause: error },
-  )
 }
