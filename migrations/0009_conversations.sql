@@ -36,7 +36,7 @@ create table :"schema".usage (
 
 create index threads_councils on :"schema".threads (user_id, created_at desc, id desc) where kind = 'council';
 -- tokens and costs are summed from what models were asked
-create index messages_with_usage on :"schema".messages (user_id, created_at) where meta ? 'usage';
+create index messages_with_usage on :"schema".messages (user_id, created_at) where meta ?| '{usage,usage_metadata}'::text[];
 
 alter table :"schema".council_turns enable row level security;
 alter table :"schema".usage enable row level security;

@@ -1,9 +1,11 @@
+import { readTiers } from './config/usage.ts'
 import { splitList, type Variable } from './config/variable.ts'
 import { VARIABLES } from './config/variables.ts'
 import { ThreadbaseError } from './core/errors.ts'
 import { readOrigins, readPairs, readTrustProxy, type TrustProxy } from './core/network.ts'
 import type { RlsMode } from './db/database.ts'
 import type { AuthMode, AuthSettings } from './identity/service.ts'
+import type { UsageSettings } from './usage/schema.ts'
 
 export type S3Settings = {
   bucket: string
@@ -48,6 +50,7 @@ export type Config = {
   auth: AuthSettings
   /** Requests a minute of one user to one endpoint; 0: no limit. */
   rateLimitPerMinute: number
+  usage: UsageSettings
   metricsToken: string | undefined
   bodyLimitBytes: number
   /** Of one artifact or file. */
@@ -135,6 +138,7 @@ export function parseConfig(env: Environment): Config {
     auth: readAuth(read),
     rateLimitPerMinute:
       number(v.RATE_LIMIT_PER_MINUTE) ?? (required(v.AUTH_MODE) === 'single-user' ? 0 : DEFAULT_RATE_LIMIT),
+    usage: readUsage(read),
     metricsToken: text(v.METRICS_TOKEN),
     bodyLimitBytes: Math.round(requiredNumber(v.BODY_LIMIT_MB) * 1_000_000),
     uploadLimitBytes: Math.round(requiredNumber(v.UPLOAD_LIMIT_MB) * 1_000_000),
@@ -226,6 +230,25 @@ function readAuth({ text, required, requiredNumber, flag, list }: Reader): AuthS
           },
     proxySecret: neededFor(v.PROXY_SECRET, 'proxy'),
   }
+}
+
+function readUsage({ text, required }: Reader): UsageSettings {
+  const v = VARIABLES
+  const tiers = readTiers(required(v.USAGE_TIERS))
+  // a text is what was wrong, which has been thrown
+  if (typeof tiers === 'string') throw new ThreadbaseError('invalid_input', `USAGE_TIERS ${tiers}`)
+  const defaultTier = required(v.USAGE_DEFAULT_TIER)
+  if (!tiers.has(defaultTier)) {
+    const variable = v.USAGE_DEFAULT_TIER.name
+    const names = [...tiers.keys()].join(', ')
+    throw new ThreadbaseError('invalid_input', `${variable} must be one of USAGE_TIERS: ${names}`, {
+      variable,
+    })
+  }
+  // nobody has to be kept from asking on their own machine
+  const isOwn = required(v.AUTH_MODE) === 'single-user' && text(v.USAGE_DEFAULT_TIER) === undefined
+  const [unlimited] = [...tiers].find(([, { daily, monthly }]) => daily === null && monthly === null) ?? []
+  return { tiers, defaultTier, localTier: isOwn ? (unlimited ?? defaultTier) : defaultTier }
 }
 
 function readS3({ text, required, flag }: Reader): S3Settings | undefined {

@@ -23,6 +23,7 @@ export const AUDIT_ACTIONS = [
   'variable_changed',
   'variable_deleted',
   'encryption_key_changed',
+  'tier_changed',
   'users_listed',
   'data_read',
 ] as const

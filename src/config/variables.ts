@@ -2,6 +2,7 @@ import { ACCESS } from './access.ts'
 import { BYTES } from './bytes.ts'
 import { SERVER } from './server.ts'
 import { STORAGE } from './storage.ts'
+import { USAGE } from './usage.ts'
 import { between, maxLength, type Variable } from './variable.ts'
 
 /** Every environment variable that Threadbase reads. docs/configuration.md is generated from this. */
@@ -10,6 +11,7 @@ export const VARIABLES = {
   ...BYTES,
   ...ACCESS,
   ...SERVER,
+  ...USAGE,
   DEFAULT_MODEL: {
     name: 'DEFAULT_MODEL',
     kind: 'text',

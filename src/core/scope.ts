@@ -3,6 +3,9 @@ import { ThreadbaseError } from './errors.ts'
 /** On whose behalf a call is made. Every row that a service reads or writes belongs to this user. */
 export type Scope = { readonly userId: string }
 
+/** The user to whom everything belongs in mode `single-user`, and flat folders of council files. */
+export const LOCAL_USER = 'local'
+
 const MAX_USER_ID = 255
 
 /**

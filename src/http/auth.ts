@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { ThreadbaseError } from '../core/errors.ts'
-import type { Scope } from '../core/scope.ts'
+import { LOCAL_USER, type Scope } from '../core/scope.ts'
 import { equalSecrets } from '../core/secrets.ts'
 import type { Identity } from '../identity/schema.ts'
 import type { AuthMode, IdentityService } from '../identity/service.ts'
@@ -17,9 +17,6 @@ declare module 'fastify' {
     identity: Identity
   }
 }
-
-/** The user that everything belongs to in single-user mode. */
-export const LOCAL_USER = 'local'
 
 export type AuthOptions = {
   mode: AuthMode
