@@ -31,6 +31,7 @@ import {
 import { type Config, parseConfig, withDataDir } from './config.ts'
 import type { ConfigDefaults } from './configs/schema.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
+import { type ConversationMove, createConversationMove } from './conversations/move/service.ts'
 import { type KeySource, writeKey } from './core/key-ring.ts'
 import { type Logger, silentLog } from './core/log.ts'
 import {
@@ -55,6 +56,7 @@ import { openBlobs } from './open-blobs.ts'
 import { openDatabase } from './open-database.ts'
 import { createThreadService, type ThreadService } from './threads/service.ts'
 import { createTransferService, type TransferService } from './transfer/service.ts'
+import { createUsageService } from './usage/service.ts'
 
 export type ThreadbaseOptions = {
   /** `postgres://…`. Default: the embedded store in `dataDir`. */
@@ -99,6 +101,8 @@ export type Threadbase = AsyncDisposable & {
   readonly store: ThreadbaseStore
   /** Import and export of conversations. */
   readonly transfer: TransferService
+  /** Council conversations and usage from folders of JSON files, and back. */
+  readonly conversationMove: ConversationMove
   /** Users, their API keys and sign-ins, and who is behind a credential. */
   readonly identity: IdentityService
   /** The keys that users bring for the providers of models, encrypted. */
@@ -215,7 +219,7 @@ async function withEncryption(
 }
 
 type LangGraphOptions = Pick<ThreadbaseOptions, 'checkpoints' | 'store'>
-export type ServiceOptions = Pick<Config, 'defaults' | 'auth' | 'uploadLimitBytes'> & {
+export type ServiceOptions = Pick<Config, 'defaults' | 'auth' | 'uploadLimitBytes' | 'usage'> & {
   log: Logger
   /** What credentials and variables are encrypted with. */
   keys: KeySource
@@ -237,6 +241,7 @@ export async function createThreadbase(
   const checkpoints: CheckpointService = createCheckpointService(database, checkpointOptions)
   const stores = createStoreService(database, storeOptions, log)
   const audit = createAuditService(database.db)
+  const usage = createUsageService(database, { audit, settings: options.usage })
   const limiter = createLimiter(cache, log)
   const identity = await createIdentityService({ database, cache, bus, limiter, audit, log }, auth)
   const close = async () => {
@@ -248,6 +253,7 @@ export async function createThreadbase(
     threads,
     messages,
     transfer: createTransferService(database, { threads, messages, lanes }),
+    conversationMove: createConversationMove(database, { threads, messages, usage }),
     configs: createConfigService(database, defaults),
     artifacts: createArtifactService(database, threads, keeper, limits),
     files: createFileService(database, keeper, limits),

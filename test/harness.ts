@@ -9,6 +9,7 @@ import { openFiles } from '../src/blobs/files.ts'
 import { createUrlSigner } from '../src/blobs/signed-urls.ts'
 import type { CheckpointOptions } from '../src/checkpoints/service.ts'
 import type { StoreServiceOptions } from '../src/checkpoints/store/service.ts'
+import { parseConfig } from '../src/config.ts'
 import type { ConfigDefaults } from '../src/configs/schema.ts'
 import type { KeySource } from '../src/core/key-ring.ts'
 import { type Logger, silentLog } from '../src/core/log.ts'
@@ -188,6 +189,7 @@ export function openServices(
     auth: { ...TEST_AUTH, ...auth },
     checkpoints,
     store,
+    usage: parseConfig({}).usage,
     keys: keys ?? fixedKeys([TEST_KEY]),
     log,
   }

@@ -7,7 +7,7 @@ import type { StoredMessage } from './repo.ts'
 export type Plan =
   | { do: 'fail'; reason: string }
   | { do: 'nothing'; reason?: string }
-  | { do: 'grow'; /** The first message that is missing. */ from: number; head: boolean; reason?: string }
+  | { do: 'grow' /** The first message that is missing. */; from: number; head: boolean; reason?: string }
 
 const KEPT = 'its title or other fields were changed in both: those of the database stay'
 

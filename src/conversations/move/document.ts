@@ -4,7 +4,7 @@ import { type PreparedMessage, prepareMessage } from '../../messages/service.ts'
 import type { Thread } from '../../threads/schema.ts'
 import { fromThread, toMessage, toThread } from '../mapping.ts'
 import type { Conversation, CouncilMessage } from '../schema.ts'
-import { type Fields, Refusal, type ReadFile, requireConversation } from './read.ts'
+import { type Fields, type ReadFile, Refusal, requireConversation } from './read.ts'
 import type { FileMark, Place } from './schema.ts'
 import { ownTime, timeOfFile } from './times.ts'
 

@@ -16,13 +16,13 @@ export type CouncilFolder = {
 
 /** Something that is in the folder. `path` is below it, with slashes. */
 export type Found =
-  | { kind: 'conversation'; path: string; place: Place; /** Not in a flat file. */ user?: string; id: string }
+  | { kind: 'conversation'; path: string; place: Place /** Not in a flat file. */; user?: string; id: string }
   | { kind: 'usage'; path: string; user: string }
   | { kind: 'other'; path: string; status: 'skipped' | 'failed'; reason: string }
 
 const NO_USERS = new Set(['conversations', 'usage'])
-// hidden ones, and what editors and careful writers leave beside a file
-const IGNORED = /^\.|~$|\.(tmp|part|lock|swp)$/
+// what editors and careful writers leave beside a file
+const TEMPORARY = /~$|\.(tmp|part|lock|swp)$/
 
 /**
  * The folder of a council that a path names: the directory with conversations/ in it, the one above it (`data/` in it),
@@ -73,9 +73,6 @@ export function pathOf({ shape }: CouncilFolder, place: Place, user: string, id:
   return shape === 'data' && !NO_USERS.has(user) ? `${user}/${id}.json` : undefined
 }
 
-/** Whether the id of a user can be the name of a directory. */
-export const isUserDirectory = (user: string) => isPathSegment(user) && !IGNORED.test(user)
-
 /**
  * Everything in the folder, directory by directory, as the file system lists it: nothing is gathered.
  * @param only the user whose files to list
@@ -113,7 +110,8 @@ async function* walkUser(
   for await (const entry of list(folder, directory)) {
     const path = `${directory}${entry.name}`
     if (entry.type === 'problem') yield entry.found
-    else if (entry.type === 'directory') yield skipped(`${path}/`, 'a directory where conversations are files')
+    else if (entry.type === 'directory')
+      yield skipped(`${path}/`, 'a directory where conversations are files')
     else yield toConversation(path, entry.name, { place, user })
   }
 }
@@ -121,7 +119,8 @@ async function* walkUser(
 async function* walkUsage(folder: CouncilFolder, only?: string): AsyncGenerator<Found> {
   for await (const entry of list(folder, 'usage/')) {
     if (entry.type === 'problem') yield entry.found
-    else if (entry.type === 'file') yield skipped(`usage/${entry.name}`, 'usage is in usage/{user}/usage.json')
+    else if (entry.type === 'file')
+      yield skipped(`usage/${entry.name}`, 'usage is in usage/{user}/usage.json')
     else yield* walkUsageOf(folder, entry.name, only)
   }
 }
@@ -138,7 +137,7 @@ async function* walkUsageOf(folder: CouncilFolder, user: string, only?: string):
   }
 }
 
-const isDocument = (name: string) => name.endsWith('.json') && !IGNORED.test(name)
+const isDocument = (name: string) => name.endsWith('.json') && !name.startsWith('.')
 const skipped = (path: string, reason: string): Found => ({ kind: 'other', path, status: 'skipped', reason })
 const failed = (path: string, reason: string): Found => ({ kind: 'other', path, status: 'failed', reason })
 
@@ -170,7 +169,9 @@ async function* list({ dir }: CouncilFolder, below: string): AsyncGenerator<Entr
     return yield { name: '', type: 'problem', found: failed(below, reason) }
   }
   for await (const entry of entries) {
-    if (!IGNORED.test(entry.name)) yield await toEntry(dir, `${below}${entry.name}`, entry)
+    if (entry.name.startsWith('.')) continue
+    const found = await toEntry(dir, `${below}${entry.name}`, entry)
+    if (found.type !== 'file' || !TEMPORARY.test(found.name)) yield found
   }
 }
 
@@ -189,7 +190,9 @@ async function toEntry(dir: string, path: string, entry: Dirent): Promise<Entry>
     if (found.isDirectory()) return { name, type: 'directory' }
   } catch (error) {
     const { code } = error as { code?: string }
-    return problem(failed(path, code === 'ENOENT' ? 'a symbolic link to nothing' : `cannot be read (${code})`))
+    return problem(
+      failed(path, code === 'ENOENT' ? 'a symbolic link to nothing' : `cannot be read (${code})`),
+    )
   }
   return problem(skipped(path, 'neither a file nor a directory'))
 }

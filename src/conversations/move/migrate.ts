@@ -3,12 +3,13 @@ import { join } from 'node:path'
 import { ThreadbaseError } from '../../core/errors.ts'
 import { canonicalJson } from '../../core/json.ts'
 import { LOCAL_USER, userOf } from '../../core/scope.ts'
+import { isPathSegment } from '../ids.ts'
 import { type FileConversation, toFileConversation } from './document.ts'
-import { type CouncilFolder, type Found, isUserDirectory, openFolder, pathOf, walk } from './layout.ts'
+import { type CouncilFolder, type Found, openFolder, pathOf, walk } from './layout.ts'
 import { isObject, type ReadFile, Refusal, readJsonFile } from './read.ts'
 import type { MoveLine, MoveOptions, MoveReport, Place } from './schema.ts'
 import { type Slices, storeConversations } from './store.ts'
-import { readUsage, type StoreUsage, type UsageRecord } from './usage.ts'
+import { readUsage, storeUsage, type UsageOfFile, type UsageSlices } from './usage.ts'
 
 // what a worker reads before it stores it
 const MAX_MESSAGES = 1_000
@@ -18,11 +19,11 @@ const MAX_FILES = 500
 /** Of the files of one conversation, the one that counts: the first of these places. */
 const ORDER: Place[] = ['nested', 'user', 'flat']
 
-export type MoveSlices = Slices & { usage: StoreUsage }
+export type MoveSlices = Slices & UsageSlices
 type Run = { slices: MoveSlices; folder: CouncilFolder; options: MoveOptions }
 type Batch = {
   conversations: FileConversation[]
-  usage: { file: string; userId: string; record: UsageRecord }[]
+  usage: UsageOfFile[]
   messages: number
   chars: number
   /** Ends the turn of who reads a large file. */
@@ -110,8 +111,7 @@ async function take(run: Run, batch: Batch, found: Found, read: Read): Promise<M
   const about = { file: found.path, kind: found.kind, userId: found.user }
   try {
     if (found.kind === 'usage') {
-      const record = readUsage((await read(found.path)).value)
-      batch.usage.push({ file: found.path, userId: found.user, record })
+      batch.usage.push(readUsage(found.path, found.user, (await read(found.path)).value))
       return undefined
     }
     const taken = await takeConversation(run, found, read)
@@ -179,7 +179,7 @@ async function findFirst(
   userId: string,
   id: string,
 ): Promise<string | undefined> {
-  if (!isUserDirectory(userId)) return undefined
+  if (!isPathSegment(userId)) return undefined
   for (const before of ORDER.slice(0, ORDER.indexOf(place))) {
     const path = pathOf(folder, before, userId, id)
     if (path === undefined) continue
@@ -194,11 +194,7 @@ async function storeBatch({ slices, options }: Run, batch: Batch): Promise<MoveL
   const lines: MoveLine[] = []
   for (const [userId, conversations] of Map.groupBy(batch.conversations, ({ userId }) => userId))
     lines.push(...(await storeConversations(slices, userId, conversations, dryRun)))
-  if (batch.usage.length === 0) return lines
-  const records = new Map(batch.usage.map(({ userId, record }) => [userId, record]))
-  const made = new Set(await slices.usage.importRecords(records, dryRun))
-  for (const { file, userId } of batch.usage)
-    lines.push({ file, kind: 'usage', status: made.has(userId) ? 'moved' : 'known', userId })
+  if (batch.usage.length > 0) lines.push(...(await storeUsage(slices, batch.usage, dryRun)))
   return lines
 }
 

@@ -56,8 +56,7 @@ async function readBytes(path: string, onLarge?: () => Promise<void>) {
   try {
     file = await open(path)
     const { size, mtime, birthtime } = await file.stat()
-    if (size > MAX_FILE_BYTES)
-      throw new Refusal(`is larger than ${MAX_FILE_BYTES / 1024 / 1024} MB`)
+    if (size > MAX_FILE_BYTES) throw new Refusal(`is larger than ${MAX_FILE_BYTES / 1024 / 1024} MB`)
     if (size > LARGE_BYTES) await onLarge?.()
     const content = await file.readFile()
     return { content, bytes: content.length, mtime, birthtime }

@@ -1,8 +1,8 @@
 import { type RawBuilder, sql } from 'kysely'
 import { encodeJsonb } from '../../core/json.ts'
-import type { PreparedMessage } from '../../messages/service.ts'
 import { byteaArray, doubleArray, intArray, textArray, uuidArray } from '../../db/arrays.ts'
 import { type Db, t } from '../../db/schema.ts'
+import type { PreparedMessage } from '../../messages/service.ts'
 import type { ThreadMeta } from './document.ts'
 
 export type ThreadRow = {
@@ -182,4 +182,12 @@ export async function countCouncils(db: Db, userId: string | undefined): Promise
     select count(*)::int as count from ${t.threads}
      where kind = 'council' ${userId === undefined ? sql`` : sql`and user_id = ${userId}`}`.execute(db)
   return rows[0]?.count ?? 0
+}
+
+/** Those of the users who have counters. */
+export async function findUsage(db: Db, userIds: string[]): Promise<string[]> {
+  const { rows } = await sql<{ userId: string }>`
+    /* conversation_move.usage */
+    select user_id as "userId" from ${t.usage} where user_id = any(${textArray(userIds)}::text[])`.execute(db)
+  return rows.map(({ userId }) => userId)
 }

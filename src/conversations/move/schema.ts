@@ -82,8 +82,11 @@ export type WriteLine = {
 
 export type WriteReport = {
   dir: string
+  /** Conversations, counted before. */
+  total: number
   conversations: Record<WriteStatus, number>
   usage: Record<WriteStatus, number>
+  /** In the files that were written. */
   messages: number
 }
 
@@ -100,6 +103,17 @@ export type WriteOptions = {
   signal?: AbortSignal
 }
 
+export type BackupOptions = {
+  /** Or a directory to make it in. Default: beside the folder, named after it and the time (UTC). */
+  file?: string
+  /** Called often with what was verified so far: must be quick. */
+  onProgress?: (counted: { files: number; bytes: number }) => void
+  /** Called when the archive is made again, with the reason. */
+  onRetry?: (reason: string) => void
+  signal?: AbortSignal
+}
+
+/** Files in the archive, their bytes, and those of the archive itself. */
 export type BackupReport = { file: string; files: number; bytes: number; archiveBytes: number }
 
 /** `meta.council_file` of a thread that came from a file: what the file alone says. */

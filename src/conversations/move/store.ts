@@ -59,14 +59,11 @@ async function planAll(
   const stored = ids.length === 0 ? [] : await repo.listStored(forUser(userId), userId, ids)
   const byThread = Map.groupBy(stored, ({ threadId }) => threadId)
   return new Map(
-    conversations.map((conversation) => {
+    conversations.map((conversation): [FileConversation, Existing | 'new'] => {
       const thread = found.get(conversation.threadId)
       if (thread === undefined) return [conversation, 'new']
       const messages = byThread.get(thread.id) ?? []
-      return [
-        conversation,
-        { thread, stored: messages, plan: compare(conversation, thread, messages) },
-      ]
+      return [conversation, { thread, stored: messages, plan: compare(conversation, thread, messages) }]
     }),
   )
 }
@@ -106,7 +103,7 @@ async function insert(
   for (const conversation of conversations) {
     const { threadId: id, title, meta, createdAt, mtime } = conversation
     const rows = toRows(conversation, { from: 0, seq: 1, parent: null, since: createdAt })
-    const empty = mtime > createdAt ? mtime : createdAt
+    const empty = new Date(Math.max(mtime.getTime(), createdAt.getTime()))
     const updatedAt = rows.at(-1)?.createdAt ?? empty
     threads.push({ id, title, meta, lastSeq: rows.length, createdAt, updatedAt })
     messages.push(...rows)
@@ -126,7 +123,7 @@ async function insert(
     })
 }
 
-type Start = { from: number; seq: number; parent: number | null; /** Of the message before. */ since: Date }
+type Start = { from: number; seq: number; parent: number | null /** Of the message before. */; since: Date }
 
 function toRows(conversation: FileConversation, { from, seq, parent, since }: Start): repo.MessageRow[] {
   const { messages, own, mtime, threadId } = conversation
@@ -194,7 +191,9 @@ async function grow(
     since: last?.createdAt ?? createdAt,
   })
   const { council: _, ...others } = thread.meta
-  const head = plan.head ? { title, meta: { ...others, ...conversation.meta }, createdAt: dated ? createdAt : null } : null
+  const head = plan.head
+    ? { title, meta: { ...others, ...conversation.meta }, createdAt: dated ? createdAt : null }
+    : null
   return forUser(userId)
     .transaction()
     .execute(async (tx) => {
@@ -206,7 +205,8 @@ async function grow(
         newUpdatedAt: rows.at(-1)?.createdAt ?? null,
         head,
       })
-      if (grown) for (const part of inParts(rows)) if (part.length > 0) await repo.insertMessages(tx, userId, part)
+      if (grown)
+        for (const part of inParts(rows)) if (part.length > 0) await repo.insertMessages(tx, userId, part)
       return grown
     })
 }
