@@ -66,8 +66,8 @@ export async function makeCouncilFolder(
 ): Promise<MadeFile[]> {
   const random = seededRandom(seed)
   const made: MadeFile[] = []
-  const put = async (file: MadeFile, text: string | Uint8Array, time = START + made.length * 60_000) => {
-    const path = join(dir, file.path)
+  const put: Put = async (file, text, time = START + made.length * 60_000, at = file.path) => {
+    const path = join(dir, at)
     await mkdir(dirname(path), { recursive: true })
     await writeFile(path, text)
     await utimes(path, new Date(time), new Date(time))
@@ -76,7 +76,8 @@ export async function makeCouncilFolder(
   for (let n = 0; n < conversations; n++) {
     const id = odd && n % 5 === 4 ? `Gespräch ${n} 😀` : uuid(random)
     const layout = layouts[n % layouts.length] ?? 'flat'
-    const userId = layout === 'flat' ? 'local' : `${layout === 'user' ? 'firebase' : 'clerk'}-${n % 3}`
+    const userId =
+      layout === 'flat' ? 'local' : `${layout === 'user' ? 'firebase' : 'clerk'}-${Math.floor(n / 3) % 3}`
     const document = makeConversation(random, { id, messages, chars, odd, n })
     if (bigMessageBytes !== undefined && n === 0)
       document.messages.push({ role: 'user', content: 'x'.repeat(bigMessageBytes) })
@@ -98,7 +99,7 @@ export async function makeCouncilFolder(
   return made
 }
 
-type Put = (file: MadeFile, text: string | Uint8Array, time?: number) => Promise<void>
+type Put = (file: MadeFile, text: string | Uint8Array, time?: number, at?: string) => Promise<void>
 
 async function putBroken(put: Put, random: Random): Promise<void> {
   const good = writeDocument(makeConversation(random, { id: 'x', messages: 4, chars: 40, odd: false, n: 1 }))
@@ -125,19 +126,38 @@ async function putBroken(put: Put, random: Random): Promise<void> {
   const usage = { path: 'usage/broken/usage.json', userId: 'broken', messages: 0 }
   await put({ ...usage, status: 'failed', reason: 'daily_used' }, '{"daily_used": "many"}')
   // one conversation in two files: the same, and another one
-  const same = writeDocument(makeConversation(random, { id: 'same', messages: 2, chars: 40, odd: true, n: 2 }))
+  const same = writeDocument(
+    makeConversation(random, { id: 'same', messages: 2, chars: 40, odd: true, n: 2 }),
+  )
   const twin = { userId: 'twin', messages: 0 }
   await put({ ...twin, path: 'conversations/twin/same.json', id: 'same', status: 'moved', messages: 2 }, same)
   const packed = JSON.stringify(JSON.parse(same))
-  await put({ ...twin, path: 'twin/same.json', id: 'same', status: 'skipped', reason: 'conversations/twin/same.json' }, packed)
+  await put(
+    {
+      ...twin,
+      path: 'twin/same.json',
+      id: 'same',
+      status: 'skipped',
+      reason: 'conversations/twin/same.json',
+    },
+    packed,
+  )
   await put({ ...twin, path: 'conversations/twin/x.json', id: 'x', status: 'moved', messages: 4 }, good)
   const other = good.replace('"role": "user"', '"role": "User"')
-  await put({ ...twin, path: 'twin/x.json', id: 'x', status: 'failed', reason: 'conversations/twin/x.json' }, other)
+  await put(
+    { ...twin, path: 'twin/x.json', id: 'x', status: 'failed', reason: 'conversations/twin/x.json' },
+    other,
+  )
   // the same id of another user is another conversation
   await put({ path: 'triplet/x.json', userId: 'triplet', id: 'x', status: 'moved', messages: 4 }, good)
-  for (const path of ['notes.txt', 'settings.json', 'conversations/readme.md', 'twin/deeper/x.json', 'usage/twin/old.json'])
-    await put({ path: path.replace(/deeper.*/, 'deeper/'), userId: '', status: 'skipped', messages: 0 }, 'x').catch(() => {})
-  await put({ path: '.hidden.json', userId: '', status: 'skipped', messages: 0 }, 'x')
+  const others = ['notes.txt', 'settings.json', 'conversations/readme.md', 'usage/twin/old.json']
+  for (const path of others) await put({ path, userId: '', status: 'skipped', messages: 0 }, 'x')
+  await put(
+    { path: 'twin/deeper/', userId: '', status: 'skipped', messages: 0 },
+    'x',
+    undefined,
+    'twin/deeper/x.json',
+  )
 }
 
 /** Where a conversation is in a layout. */
@@ -196,8 +216,18 @@ const ODD_MESSAGES: Fields[] = [
   { content: 'no role' },
   {},
   { role: 'user' },
-  { role: 'user', content: 'with more', timestamp: '2024-05-01T10:00:00', id: RAW.rawJSON('12345678901234567890') },
-  { role: 'assistant', content: 'both', stage3: { model: 'm', response: 'r' }, created_at: '2024-05-02T10:00:00Z' },
+  {
+    role: 'user',
+    content: 'with more',
+    timestamp: '2024-05-01T10:00:00',
+    id: RAW.rawJSON('12345678901234567890'),
+  },
+  {
+    role: 'assistant',
+    content: 'both',
+    stage3: { model: 'm', response: 'r' },
+    created_at: '2024-05-02T10:00:00Z',
+  },
   { role: 'assistant', stage1: null, stage2: [], stage3: {}, metadata: null, loading: { stage1: false } },
   { role: 'user', content: 1.5, meta: { a: [1, { '\0': '\ud800' }] }, 'odd \\ key\n': RAW.rawJSON('1E400') },
 ]
@@ -210,7 +240,8 @@ const ODD_DOCUMENTS: ((document: Made) => void)[] = [
   (document) => void Object.assign(document, { id: null, title: null, created_at: 1_700_000_000.25 }),
   (document) => void Object.assign(document, { title: 'x'.repeat(700), created_at: 'yesterday' }),
   (document) => void Object.assign(document, { title: '\0\ud800', created_at: '2024-02-30T00:00:00' }),
-  (document) => void Object.assign(document, { tags: ['a', { b: RAW.rawJSON('0.10') }], 'pinned\0': true, meta: {} }),
+  (document) =>
+    void Object.assign(document, { tags: ['a', { b: RAW.rawJSON('0.10') }], 'pinned\0': true, meta: {} }),
   (document) => void Object.assign(document, { messages: [] }),
 ]
 
@@ -245,7 +276,9 @@ export function writeDocument(document: unknown): string {
   )
 }
 
-const WORDS = 'the council ranks an answer of each model without its name and then one of them writes'.split(' ')
+const WORDS = 'the council ranks an answer of each model without its name and then one of them writes'.split(
+  ' ',
+)
 
 function words(random: Random, chars: number): string {
   let text = ''

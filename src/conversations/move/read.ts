@@ -9,9 +9,12 @@ import { findJsonError, type TextPosition } from '../../core/json-position.ts'
 export class Refusal extends Error {
   readonly at: TextPosition | undefined
   readonly other: string | undefined
+  /** The file ends too early: perhaps somebody writes it at this moment. */
+  readonly unfinished: boolean
 
-  constructor(reason: string, more: { at?: TextPosition; other?: string } = {}) {
+  constructor(reason: string, more: { at?: TextPosition; other?: string; unfinished?: boolean } = {}) {
     super(reason)
+    this.unfinished = more.unfinished ?? false
     this.at = more.at
     this.other = more.other
   }
@@ -45,7 +48,7 @@ export async function readJsonFile(path: string, onLarge?: () => Promise<void>):
       return { ...facts, value: parse(content) }
     } catch (error) {
       const fresh = Math.abs(Date.now() - facts.mtime.getTime()) < FRESH_MS
-      if (tries >= TRIES || !fresh) throw error
+      if (tries >= TRIES || !fresh || !(error as Partial<Refusal>).unfinished) throw error
       await setTimeout(RETRY_AFTER_MS)
     }
   }
@@ -83,12 +86,14 @@ function parse(content: Buffer): unknown {
 const PYTHON_NUMBER = /^(NaN|Infinity)/
 
 function notJson(text: string): Refusal {
-  if (text.trim() === '') return new Refusal('is empty', { at: { position: 0, line: 1, column: 1 } })
+  if (text.trim() === '')
+    return new Refusal('is empty', { at: { position: 0, line: 1, column: 1 }, unfinished: true })
   const bom = text.startsWith('\ufeff') ? 1 : 0
   const found = findJsonError(text.slice(bom))
   if (found === undefined) return new Refusal('is no JSON')
   const at = { ...found, position: found.position + bom }
-  if (at.position >= text.trimEnd().length) return new Refusal('is cut off: the JSON does not end', { at })
+  if (at.position >= text.trimEnd().length)
+    return new Refusal('is cut off: the JSON does not end', { at, unfinished: true })
   const python = PYTHON_NUMBER.exec(text.slice(at.position, at.position + 8))?.[1]
   if (python === undefined) return new Refusal('is no JSON', { at })
   return new Refusal(`is no JSON: ${python} is a number to Python only`, { at })
