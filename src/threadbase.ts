@@ -56,7 +56,7 @@ import { openBlobs } from './open-blobs.ts'
 import { openDatabase } from './open-database.ts'
 import { createThreadService, type ThreadService } from './threads/service.ts'
 import { createTransferService, type TransferService } from './transfer/service.ts'
-import { createUsageService } from './usage/service.ts'
+import { createUsageService, type UsageService } from './usage/service.ts'
 
 export type ThreadbaseOptions = {
   /** `postgres://…`. Default: the embedded store in `dataDir`. */
@@ -109,6 +109,8 @@ export type Threadbase = AsyncDisposable & {
   readonly credentials: CredentialService
   /** Named secrets and settings of users, encrypted. */
   readonly variables: VariableService
+  /** How much each user asks, and may ask; tokens and costs. */
+  readonly usage: UsageService
   /** Who did what to which record. */
   readonly audit: AuditService
   /** The SQL port below the services. */
@@ -263,6 +265,7 @@ export async function createThreadbase(
     forUser: (userId) => ({ checkpointer: checkpoints.forUser(userId), store: stores.forUser(userId) }),
     identity,
     ...createCredentialService(database, { audit, keys }),
+    usage,
     audit,
     database,
     blobs,

@@ -9,7 +9,6 @@ import { openFiles } from '../src/blobs/files.ts'
 import { createUrlSigner } from '../src/blobs/signed-urls.ts'
 import type { CheckpointOptions } from '../src/checkpoints/service.ts'
 import type { StoreServiceOptions } from '../src/checkpoints/store/service.ts'
-import { parseConfig } from '../src/config.ts'
 import type { ConfigDefaults } from '../src/configs/schema.ts'
 import type { KeySource } from '../src/core/key-ring.ts'
 import { type Logger, silentLog } from '../src/core/log.ts'
@@ -22,6 +21,7 @@ import { openPostgres, type PostgresOptions } from '../src/db/postgres.ts'
 import { prepareRls } from '../src/db/rls.ts'
 import type { AuthSettings } from '../src/identity/service.ts'
 import { createThreadbase, openLocalPorts, type Ports, type Threadbase } from '../src/threadbase.ts'
+import type { UsageSettings } from '../src/usage/schema.ts'
 
 export type LogRecord = { level: keyof Logger; facts: Record<string, unknown>; message: string }
 
@@ -76,6 +76,17 @@ export const TEST_AUTH: AuthSettings = {
   loginLimits: { perUser: 10, perAddress: 1_000 },
   external: undefined,
   proxySecret: undefined,
+}
+
+/** The tiers that there are when nothing is configured; `local` has no limits, as in single-user mode. */
+export const TEST_USAGE: UsageSettings = {
+  tiers: new Map([
+    ['free', { daily: 10, monthly: 100 }],
+    ['pro', { daily: 100, monthly: 3_000 }],
+    ['enterprise', { daily: null, monthly: null }],
+  ]),
+  defaultTier: 'free',
+  localTier: 'enterprise',
 }
 
 /** What secrets are encrypted with. */
@@ -187,9 +198,9 @@ export function openServices(
     uploadLimitBytes,
     defaults: { ...NO_DEFAULTS, ...defaults },
     auth: { ...TEST_AUTH, ...auth },
+    usage: TEST_USAGE,
     checkpoints,
     store,
-    usage: parseConfig({}).usage,
     keys: keys ?? fixedKeys([TEST_KEY]),
     log,
   }

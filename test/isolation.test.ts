@@ -151,6 +151,18 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
       'of bob',
     ],
   },
+  usage: {
+    consume: [async (tb) => (await tb.usage.consume(B, 10)).usage.dailyUsed, 10],
+    refund: [
+      async (tb) => {
+        const { receipt } = await tb.usage.consume({ userId: 'carol' }, 3)
+        await tb.usage.refund(B, receipt)
+      },
+      undefined,
+    ],
+    read: [async (tb) => (await tb.usage.read(B)).userId, B.userId],
+    totals: [(tb) => tb.usage.totals(B), []],
+  },
   'identity.sessions': {
     signOut: [(tb, { session }) => tb.identity.sessions.signOut(BY_B, session), undefined],
     signOutAll: [(tb, { session }) => tb.identity.sessions.signOutAll(BY_B, session), undefined],
@@ -325,6 +337,9 @@ const OPERATORS = [
   'audit.record',
   'upkeep.collect',
   'upkeep.verify',
+  'usage.importRecords',
+  'usage.records',
+  'usage.set',
 ]
 
 /** What is on a Threadbase and no service. */
@@ -367,6 +382,9 @@ for (const engine of engines) {
       const [message] = await tb.messages.append(A, thread, [
         { role: 'user', content: 'secret', messageId: 'm' },
       ])
+      const calls = [{ model: 'hers', input_tokens: 1, output_tokens: 2 }]
+      await tb.messages.append(A, thread, [{ role: 'assistant', content: 'secret', meta: { usage: calls } }])
+      await tb.usage.consume(A)
       await tb.configs.put(A, thread, { model: 'hers' })
       const state = await tb
         .forUser(A.userId)
@@ -406,6 +424,7 @@ for (const engine of engines) {
       keys: (await tb.identity.keys.list(A)).items.map(({ id }) => id),
       providerKey: await tb.credentials.forUser(A.userId).resolve('openai'),
       variable: await tb.variables.resolve(A, 'NAME'),
+      usage: [await tb.usage.read(A), await tb.usage.totals(A)],
       masks: [await tb.credentials.apiKeys.list(A), await tb.variables.list(A)],
       sessions: await opened.database.db
         .selectFrom('sessions')

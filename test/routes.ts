@@ -150,6 +150,11 @@ export const ROUTES: Record<string, Route> = {
   'GET /api/admin/users/{user}/files/{id}/content': admin(200),
   'GET /api/admin/users/{user}/api-keys': admin(200),
   'GET /api/admin/users/{user}/api-keys/{id}': admin(200),
+  'GET /api/usage': reads(own),
+  'GET /api/usage/totals': reads(own),
+  'GET /api/admin/users/{user}/usage': admin(200),
+  'GET /api/admin/users/{user}/usage/totals': admin(200),
+  'PUT /api/admin/users/{user}/usage': admin(200, give({ tier: 'pro' })),
   'GET /api/admin/audit': admin(200),
 }
 

@@ -15,6 +15,7 @@ import { keysCommand } from './keys.ts'
 import { createLog } from './log.ts'
 import { migrateJsonCommand } from './migrate-json.ts'
 import { serveCommand } from './serve.ts'
+import { usageCommand } from './usage.ts'
 import { usersCommand } from './users.ts'
 
 export type CliStreams = Pick<CliContext, 'env' | 'stdin' | 'stdout' | 'stderr'>
@@ -66,6 +67,7 @@ export function createProgram(streams: CliStreams): { program: Command; exitCode
     .showSuggestionAfterError()
     .addCommand(serveCommand(cli))
     .addCommand(usersCommand(cli))
+    .addCommand(usageCommand(cli))
     .addCommand(dbCommand(cli))
     .addCommand(importCommand(cli))
     .addCommand(exportCommand(cli))

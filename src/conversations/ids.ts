@@ -1,16 +1,11 @@
 import { ThreadbaseError } from '../core/errors.ts'
 import { idFromName, isUuid } from '../core/ids.ts'
+import { isPathSegment } from '../core/path-segment.ts'
+
+export { isPathSegment } from '../core/path-segment.ts'
 
 // never changed: ids of stored conversations come from it
 const NAMESPACE = '5b7c5a0e-6d0f-5c39-9d1b-0f6f6a1f3c52'
-// one name of a file: no separators, no control characters, not hidden; with `.json` and more behind it still 255 bytes
-const SEGMENT = /^(?!\.)[^/\\\p{Cc}\p{Cs}]+$/u
-const MAX_SEGMENT_BYTES = 200
-
-/** Whether a text can be the name of a file or directory as it is. */
-export function isPathSegment(text: unknown): text is string {
-  return typeof text === 'string' && SEGMENT.test(text) && Buffer.byteLength(text) <= MAX_SEGMENT_BYTES
-}
 
 /**
  * The id, which may become the name of a file.

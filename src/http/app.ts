@@ -27,6 +27,8 @@ import type { ThreadService } from '../threads/service.ts'
 import type { Traces } from '../traces.ts'
 import { transferRoutes } from '../transfer/routes.ts'
 import type { TransferService } from '../transfer/service.ts'
+import { usageAdminRoutes, usageRoutes } from '../usage/routes.ts'
+import type { UsageService } from '../usage/service.ts'
 import { registerAccess } from './access.ts'
 import { mirrorReads } from './admin.ts'
 import { registerAuth } from './auth.ts'
@@ -61,6 +63,7 @@ export type AppServices = {
   blobs: Blobs
   credentials: CredentialService
   variables: VariableService
+  usage: UsageService
   identity: IdentityService
   audit: AuditService
   limiter: Limiter
@@ -159,9 +162,11 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   keyRoutes(app, identity.keys)
   providerKeyRoutes(app, services.credentials.apiKeys)
   variableRoutes(app, services.variables)
+  usageRoutes(app, services.usage)
   mirror.end()
   await blobUrlRoutes(app, services.blobs, uploadLimit)
   userRoutes(app, identity.users, services.audit)
+  usageAdminRoutes(app, services.usage)
   auditRoutes(app, services.audit)
   return app
 }

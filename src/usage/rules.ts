@@ -20,6 +20,9 @@ function nextMonth(day: string): Date {
   return new Date(Date.UTC(start.getUTCFullYear(), start.getUTCMonth() + 1, 1))
 }
 
+/** Of counters of which nobody knows when they were counted. */
+export const NO_DAY = '1970-01-01'
+
 /** Of a user without a row. */
 export const tierOfNew = ({ defaultTier, localTier }: UsageSettings, userId: string): string =>
   userId === LOCAL_USER ? localTier : defaultTier

@@ -122,9 +122,6 @@ export type UsageRecord = {
  * Source: council-json-to-postgres, "Usage Table".
  */
 export type UsageService = {
-  /** The tiers that there are, and which a user has whom nobody gave one. */
-  readonly settings: UsageSettings
-
   /**
    * Counts `n` questions if the user may ask them: all or none, also among many callers at once.
    * @param n 1 to 1,000,000. Default 1

@@ -24,16 +24,20 @@ const cost = sql`case when ${firstOf(PLACES.cost, asNumber)} >= 0 then round(${f
 export async function sumMessages(db: Db, userId: string, { since, until }: Range): Promise<UsageTotal[]> {
   const { rows } = await sql<UsageTotal & { input: string; output: string; costText: string | null }>`
     /* usage.totals */
-    select (m.created_at at time zone 'utc')::date::text as day, ${firstOf(PLACES.model, asText)} as model,
-           count(*) as calls, sum(${tokens(PLACES.input)})::text as input, sum(${tokens(PLACES.output)})::text as output,
-           sum(${cost})::text as "costText"
-      from ${t.messages} m
-     cross join lateral (select coalesce(m.meta -> 'usage', m.meta -> 'usage_metadata') as usage) a
-     cross join lateral jsonb_array_elements(
-           case when jsonb_typeof(a.usage) = 'array' then a.usage else jsonb_build_array(a.usage) end) call
-     where m.user_id = ${userId} and m.created_at >= ${since}::timestamptz and m.created_at < ${until}::timestamptz
-       and m.meta ?| '{usage,usage_metadata}'::text[] and jsonb_typeof(call) = 'object'
-     group by 1, 2 order by day desc, model collate "C" limit ${MAX_TOTALS + 1}::int`.execute(db)
+    select c.day::text, c.model, count(*) as calls, sum(c.input)::text as input, sum(c.output)::text as output,
+           sum(c.cost)::text as "costText"
+      from (select (m.created_at at time zone 'utc')::date as day, ${firstOf(PLACES.model, asText)} as model,
+                   ${tokens(PLACES.input)} as input, ${tokens(PLACES.output)} as output, ${cost} as cost
+              from ${t.messages} m
+             cross join lateral (select coalesce(m.meta -> 'usage', m.meta -> 'usage_metadata') as usage) a
+             cross join lateral jsonb_array_elements(
+                   case when jsonb_typeof(a.usage) = 'array' then a.usage else jsonb_build_array(a.usage) end) call
+             where m.user_id = ${userId} and m.created_at >= ${since}::timestamptz
+               and m.created_at < ${until}::timestamptz and m.meta ?| '{usage,usage_metadata}'::text[]
+               and jsonb_typeof(call) = 'object') c
+     group by c.day, c.model order by c.day desc, c.model collate "C" limit ${MAX_TOTALS + 1}::int`.execute(
+    db,
+  )
   return rows.map(({ day, model, calls, input, output, costText }) => ({
     day,
     model: model === null ? null : decodeText(model),
