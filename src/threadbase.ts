@@ -31,6 +31,7 @@ import {
 import { type Config, parseConfig, withDataDir } from './config.ts'
 import type { ConfigDefaults } from './configs/schema.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
+import { type ConversationMove, createConversationMove } from './conversations/move/service.ts'
 import { type ConversationStore, type Council, createCouncil } from './conversations/service.ts'
 import { type KeySource, writeKey } from './core/key-ring.ts'
 import { type Logger, silentLog } from './core/log.ts'
@@ -106,6 +107,8 @@ export type Threadbase = AsyncDisposable & {
   readonly store: ThreadbaseStore
   /** Import and export of conversations. */
   readonly transfer: TransferService
+  /** Council conversations and usage from folders of JSON files, and back. */
+  readonly conversationMove: ConversationMove
   /** Users, their API keys and sign-ins, and who is behind a credential. */
   readonly identity: IdentityService
   /** The keys that users bring for the providers of models, encrypted. */
@@ -253,6 +256,7 @@ export async function createThreadbase(
   const checkpoints: CheckpointService = createCheckpointService(database, checkpointOptions)
   const stores = createStoreService(database, storeOptions, log)
   const audit = createAuditService(database.db)
+  const usage = createUsageService(database, { audit, settings: options.usage })
   const limiter = createLimiter(cache, log)
   const identity = await createIdentityService({ database, cache, bus, limiter, audit, log }, auth)
   const { conversations, usage } = await openConversationStores(database, options.jsonDir, {
@@ -279,6 +283,7 @@ export async function createThreadbase(
     threads,
     messages,
     transfer: createTransferService(database, { threads, messages, lanes }),
+    conversationMove: createConversationMove(database, { threads, messages, usage }),
     configs: createConfigService(database, defaults),
     conversations,
     council,

@@ -21,6 +21,7 @@ import type { Consumed, Usage, UsageRecord, UsageService, UsageSettings } from '
 import { MAX_TOTALS, requireRange, tooManyTotals } from './totals/range.ts'
 import { sumMessages } from './totals/repo.ts'
 
+export { readUsageFile, writeUsageFile } from './files.ts'
 export { createJsonUsage, type JsonUsageOptions, type UsageMessage } from './json/service.ts'
 export type { UsageService, UsageSettings } from './schema.ts'
 
