@@ -1,7 +1,9 @@
 import { cp, mkdir, readdir, readFile, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import fc from 'fast-check'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { anyJson, anyJsonObject, anyText } from '../../../test/arbitraries.ts'
 import {
   type CouncilFolderOptions,
   type MadeFile,
@@ -154,6 +156,38 @@ for (const engine of engines) {
           await move({}, back)
           expect(await readFolder(back)).toEqual(await readFolder(folder))
         }
+      })
+
+      test('any JSON in any field of a document or a message goes there and back', async () => {
+        const message = fc.tuple(
+          anyJsonObject,
+          fc.dictionary(
+            fc.constantFrom('role', 'content', 'stage1', 'stage2', 'stage3', 'metadata', 'created_at'),
+            fc.oneof(anyJson, fc.constantFrom('user', 'assistant')),
+          ),
+        )
+        const document = fc.tuple(
+          anyJsonObject,
+          fc.dictionary(fc.constantFrom('id', 'title', 'created_at', 'user_id'), fc.oneof(anyJson, anyText)),
+          fc.array(
+            message.map(([a, b]) => ({ ...a, ...b })),
+            { maxLength: 5 },
+          ),
+        )
+        const documents = fc.sample(document, 150).map(([a, b, messages]) => ({ ...a, ...b, messages }))
+        for (const [i, value] of documents.entries())
+          await put(`conversations/any/${i}.json`, JSON.stringify(value))
+        const { report, lines } = await move()
+        expect(lines.filter(({ status }) => status !== 'moved')).toEqual([])
+        expect(report.conversations.moved).toBe(150)
+        const back = join(dir, 'back')
+        await write(back)
+        const [there, written] = [
+          await readFolder(join(dir, 'conversations')),
+          await readFolder(join(back, 'conversations')),
+        ]
+        for (const [path, json] of Object.entries(there)) expect([path, written[path]]).toEqual([path, json])
+        expect(counts((await move({}, back)).report.conversations)).toEqual([0, 0, 150, 0, 0])
       })
 
       test('usage of both spellings goes there and back; counters that are there stay', async () => {
