@@ -256,7 +256,6 @@ export async function createThreadbase(
   const checkpoints: CheckpointService = createCheckpointService(database, checkpointOptions)
   const stores = createStoreService(database, storeOptions, log)
   const audit = createAuditService(database.db)
-  const usage = createUsageService(database, { audit, settings: options.usage })
   const limiter = createLimiter(cache, log)
   const identity = await createIdentityService({ database, cache, bus, limiter, audit, log }, auth)
   const { conversations, usage } = await openConversationStores(database, options.jsonDir, {
