@@ -162,7 +162,7 @@ describe('a process that is killed while it writes', () => {
     const texts = (await textsOf(store, 'a')).map((text) => text.replace(/x+$/, ''))
     expect(said.filter((text) => !texts.includes(text))).toEqual([])
     expect(new Set(texts).size).toBe(texts.length)
-    expect(said.length).toBeGreaterThan(20)
+    expect(said.length).toBeGreaterThan(5)
     expect(stale, 'no lock was left: nothing was killed in the middle').toBeGreaterThan(0)
     const longAgo = new Date(Date.now() - 4_000_000)
     for (const name of await readdir(folder))
