@@ -67,6 +67,17 @@ describe('a file that is changed by hand', () => {
     expect(await store.listConversations(local)).toMatchObject([{ title: 'two' }])
   })
 
+  test('is seen by whoever asks after it, when many ask', async () => {
+    const askAfterwards = async (i: number) => {
+      await delay(i % 7)
+      await edit(`c${i}`, { title: `title ${i}` })
+      const listed = await store.listConversations(local)
+      return listed.some(({ id, title }) => id === `c${i}` && title === `title ${i}`)
+    }
+    const seen = await Promise.all(Array.from({ length: 100 }, (_, i) => askAfterwards(i)))
+    expect(seen.filter((one) => !one)).toEqual([])
+  })
+
   test('keeps the change when messages are added', async () => {
     await store.createConversation(local, 'a')
     await store.addUserMessage(local, 'a', 'ours')
