@@ -111,3 +111,13 @@ export type {
   Refusal,
 } from './transfer/schema.ts'
 export type { TransferService } from './transfer/service.ts'
+export type {
+  Consumed,
+  TotalsQuery,
+  Usage,
+  UsagePatch,
+  UsageReceipt,
+  UsageRecord,
+  UsageService,
+  UsageTotal,
+} from './usage/schema.ts'
