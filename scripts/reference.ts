@@ -170,6 +170,11 @@ const SERVICES: Record<string, string | string[]> = {
   'tb.audit': 'audit/service.ts',
 }
 
+/** Services whose functions are described by their type. */
+const INTERFACES: Record<string, [file: string, type: string]> = {
+  'tb.usage': ['usage/schema.ts', 'UsageService'],
+}
+
 /** Where the methods of each class are. */
 const CLASSES = {
   'tb.checkpointer': 'checkpoints/saver.ts',
@@ -191,6 +196,7 @@ const SHAPES: (string | [file: string, ...names: string[]])[] = [
   'identity/service.ts',
   'credentials/schema.ts',
   'audit/schema.ts',
+  ['usage/schema.ts', 'Usage', 'UsageReceipt', 'UsageTotal', 'UsageRecord'],
   ['checkpoints/saver.ts', 'SaverOptions'],
   ['checkpoints/codec.ts', 'EncryptionOptions'],
   ['checkpoints/upkeep/service.ts', 'PruneOptions', 'Removed', 'StateThread'],
@@ -238,6 +244,19 @@ function describeClass(name: string, file: string): string {
   return `## ${name}\n\n${members.join('\n')}`
 }
 
+// a docstring right before a function of a type
+const MEMBER = /\n {2}\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\n {2}(\w+)(\([\s\S]*?\): [^\n]+)\n/g
+
+function describeInterface(name: string, [file, type]: [string, string]): string {
+  const text = readFileSync(`${src}${file}`, 'utf8')
+  const [, body = ''] = new RegExp(`export type ${type} = \\{([\\s\\S]*?\\n)\\}`).exec(text) ?? []
+  const members = [...body.matchAll(MEMBER)].map(([, doc = '', member = '', signature = '']) =>
+    describeMember(name, member, signature, doc),
+  )
+  if (members.length === 0) throw new Error(`found no function of ${type} in ${file}`)
+  return `## ${name}\n\n${members.join('\n')}`
+}
+
 function describeMember(of: string, member: string, signature: string, doc: string): string {
   const call = signature.replace(/\s+/g, ' ').replace('( ', '(').replace(/,? \)/, ')')
   return `### ${member}\n\n\`\`\`ts\n${of}.${member}${call}\n\`\`\`\n\n${plain(doc)}\n`
@@ -246,6 +265,7 @@ function describeMember(of: string, member: string, signature: string, doc: stri
 function libraryPage(): string {
   const classes = Object.entries(CLASSES).map(([name, file]) => describeClass(name, file))
   const services = Object.entries(SERVICES).map(([name, file]) => describeService(name, file))
+  const interfaces = Object.entries(INTERFACES).map(([name, place]) => describeInterface(name, place))
   const shapes = SHAPES.map((shape) => {
     const [file, ...names] = typeof shape === 'string' ? [shape] : shape
     return describeTypes(readFileSync(`${src}${file}`, 'utf8'), names)
@@ -265,7 +285,7 @@ actor instead, \`{ userId, via: 'library' }\`, whom the audit log names: the lib
 have checked who that is. Failures are \`ThreadbaseError\`s with a \`code\`; see [errors](errors.md). What each function
 takes beyond that is checked; its fields are those of the [HTTP API](http-api.md) in camelCase.
 
-${services.join('\n')}
+${[...services, ...interfaces].join('\n')}
 The next two are LangGraph's \`BaseCheckpointSaver\` and \`BaseStore\`, and more; see
 [keep LangGraph's state](keep-langgraph-state.md). \`tb.forUser(id)\` has them for one user.
 

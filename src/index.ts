@@ -1,4 +1,6 @@
+import type { ConversationStore, Council } from './conversations/service.ts'
 import { openThreadbase as open, type Threadbase, type ThreadbaseOptions } from './threadbase.ts'
+import type { UsageService } from './usage/service.ts'
 
 /**
  * Opens Threadbase from the environment (see docs/configuration.md); options come before it.
@@ -8,6 +10,35 @@ import { openThreadbase as open, type Threadbase, type ThreadbaseOptions } from 
 export function openThreadbase(options: ThreadbaseOptions = {}): Promise<Threadbase> {
   return open({ env: process.env, ...options })
 }
+
+/**
+ * Conversations of councils alone, where `url` says: `postgres://…`, `json:` and the data directory of a council, or the
+ * embedded store. The choice is logged; with NODE_ENV=production it must be PostgreSQL.
+ * @throws as {@link openThreadbase}
+ */
+export async function openConversations(options: OpenConversationsOptions = {}): Promise<Conversations> {
+  const { url, ...others } = options
+  const tb = await openThreadbase({ ...others, ...(url === undefined ? {} : { databaseUrl: url }) })
+  return {
+    ...tb.conversations,
+    usage: tb.usage,
+    council: tb.council,
+    close: tb.close,
+    [Symbol.asyncDispose]: tb.close,
+  }
+}
+
+export type OpenConversationsOptions = Omit<ThreadbaseOptions, 'databaseUrl'> & {
+  /** Where they are kept. Default: DATABASE_URL, else the embedded store. */
+  url?: string
+}
+
+export type Conversations = ConversationStore &
+  AsyncDisposable & {
+    /** How much each user asks, and may ask. */
+    readonly usage: UsageService
+    readonly council: Council
+  }
 
 export type {
   Artifact,
@@ -61,6 +92,28 @@ export type {
 } from './checkpoints/store/service.ts'
 export type { Config, ConfigDefaults, ConfigPatch, ConfigSource, NewConfig } from './configs/schema.ts'
 export type { ConfigService } from './configs/service.ts'
+export type {
+  Conversation,
+  ConversationFormat,
+  ConversationHit,
+  ConversationSummary,
+  CouncilAnswer,
+  CouncilMessage,
+  CouncilMetadata,
+  ModelUsage,
+  Stage1,
+  Stage2,
+  Stage3,
+} from './conversations/schema.ts'
+export type {
+  AskOptions,
+  ConversationStore,
+  Council,
+  CouncilEvent,
+  ListOptions,
+  Turn,
+  TurnStore,
+} from './conversations/service.ts'
 export { ERROR_CODES, type ErrorCode, isThreadbaseError, ThreadbaseError } from './core/errors.ts'
 export type { Logger } from './core/log.ts'
 export type { Page } from './core/pages.ts'
@@ -111,3 +164,11 @@ export type {
   Refusal,
 } from './transfer/schema.ts'
 export type { TransferService } from './transfer/service.ts'
+export type {
+  Consumed,
+  Usage,
+  UsagePatch,
+  UsageReceipt,
+  UsageService,
+  UsageTotal,
+} from './usage/schema.ts'

@@ -31,12 +31,8 @@ import {
 import { type Config, parseConfig, withDataDir } from './config.ts'
 import type { ConfigDefaults } from './configs/schema.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
-import {
-  type ConversationStore,
-  type Council,
-  createCouncil,
-  createSqlConversations,
-} from './conversations/service.ts'
+import { type ConversationMove, createConversationMove } from './conversations/move/service.ts'
+import { type ConversationStore, type Council, createCouncil } from './conversations/service.ts'
 import { type KeySource, writeKey } from './core/key-ring.ts'
 import { type Logger, silentLog } from './core/log.ts'
 import {
@@ -58,10 +54,11 @@ import {
 } from './identity/service.ts'
 import { createMessageService, type MessageService } from './messages/service.ts'
 import { openBlobs } from './open-blobs.ts'
+import { openConversationStores } from './open-conversations.ts'
 import { openDatabase } from './open-database.ts'
 import { createThreadService, type ThreadService } from './threads/service.ts'
 import { createTransferService, type TransferService } from './transfer/service.ts'
-import { createUsageService, type UsageService } from './usage/service.ts'
+import type { UsageService } from './usage/service.ts'
 
 export type ThreadbaseOptions = {
   /** `postgres://…`. Default: the embedded store in `dataDir`. */
@@ -110,6 +107,8 @@ export type Threadbase = AsyncDisposable & {
   readonly store: ThreadbaseStore
   /** Import and export of conversations. */
   readonly transfer: TransferService
+  /** Council conversations and usage from folders of JSON files, and back. */
+  readonly conversationMove: ConversationMove
   /** Users, their API keys and sign-ins, and who is behind a credential. */
   readonly identity: IdentityService
   /** The keys that users bring for the providers of models, encrypted. */
@@ -234,6 +233,8 @@ async function withEncryption(
 
 type LangGraphOptions = Pick<ThreadbaseOptions, 'checkpoints' | 'store'>
 export type ServiceOptions = Pick<Config, 'defaults' | 'auth' | 'uploadLimitBytes' | 'council' | 'usage'> & {
+  /** Of JSON files, where there is no database. */
+  jsonDir?: string | undefined
   log: Logger
   /** What credentials and variables are encrypted with. */
   keys: KeySource
@@ -257,9 +258,11 @@ export async function createThreadbase(
   const audit = createAuditService(database.db)
   const limiter = createLimiter(cache, log)
   const identity = await createIdentityService({ database, cache, bus, limiter, audit, log }, auth)
-  const conversations = createSqlConversations(database, { threads, messages })
+  const { conversations, usage } = await openConversationStores(database, options.jsonDir, {
+    ...{ threads, messages, audit, log },
+    settings: options.usage,
+  })
   const { credentials, variables } = createCredentialService(database, { audit, keys })
-  const usage = createUsageService(database, { audit, settings: options.usage })
   const council = createCouncil({
     conversations,
     usage,
@@ -272,12 +275,14 @@ export async function createThreadbase(
     await council.close()
     // what it still has to write needs the database
     await identity.close()
+    await conversations.close()
     await Promise.all([closePorts(ports), database.close()])
   }
   return {
     threads,
     messages,
     transfer: createTransferService(database, { threads, messages, lanes }),
+    conversationMove: createConversationMove(database, { threads, messages, usage }),
     configs: createConfigService(database, defaults),
     conversations,
     council,

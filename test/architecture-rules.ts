@@ -46,6 +46,7 @@ const LEVELS: Record<string, number> = {
   http: 3,
   'open-database.ts': 2.5,
   'open-blobs.ts': 2.5,
+  'open-conversations.ts': 2.5,
   'threadbase.ts': 3,
   'server.ts': 4,
   'index.ts': 5,

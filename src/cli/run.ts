@@ -9,10 +9,13 @@ import { checkpointsCommand } from './checkpoints.ts'
 import type { CliContext } from './context.ts'
 import { dbCommand } from './db.ts'
 import { exportCommand } from './export.ts'
+import { exportJsonCommand } from './export-json.ts'
 import { importCommand } from './import.ts'
 import { keysCommand } from './keys.ts'
 import { createLog } from './log.ts'
+import { migrateJsonCommand } from './migrate-json.ts'
 import { serveCommand } from './serve.ts'
+import { usageCommand } from './usage.ts'
 import { usersCommand } from './users.ts'
 
 export type CliStreams = Pick<CliContext, 'env' | 'stdin' | 'stdout' | 'stderr'>
@@ -64,9 +67,12 @@ export function createProgram(streams: CliStreams): { program: Command; exitCode
     .showSuggestionAfterError()
     .addCommand(serveCommand(cli))
     .addCommand(usersCommand(cli))
+    .addCommand(usageCommand(cli))
     .addCommand(dbCommand(cli))
     .addCommand(importCommand(cli))
     .addCommand(exportCommand(cli))
+    .addCommand(migrateJsonCommand(cli))
+    .addCommand(exportJsonCommand(cli))
     .addCommand(checkpointsCommand(cli))
     .addCommand(blobsCommand(cli))
     .addCommand(keysCommand(cli))

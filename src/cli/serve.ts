@@ -63,11 +63,12 @@ function banner(url: string, { database, blobs, cache }: Threadbase, users: User
   docs    ${url}/docs  (OpenAPI: ${url}/openapi.json)
 
 Try it:
-  ${firstCall(url, users.mode)}
+  ${firstCall(url, users.mode, database.engine !== 'none')}
 `
 }
 
-function firstCall(url: string, mode: AuthMode): string {
+function firstCall(url: string, mode: AuthMode, hasDatabase: boolean): string {
+  if (mode === 'single-user' && !hasDatabase) return `curl -s -X POST ${url}/api/conversations`
   if (mode === 'single-user')
     return `curl -s ${url}/api/threads -H 'content-type: application/json' -d '{"title": "Hello"}'`
   if (mode === 'accounts') return `curl -s ${url}/api/login -d username=NAME --data-urlencode password=…`

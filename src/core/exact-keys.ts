@@ -14,7 +14,7 @@ const SPACE = new Set([0x20, 0x09, 0x0a, 0x0d])
  * @throws SyntaxError as JSON.parse does
  */
 export function parseWithExactKeys(text: string, reviver?: Reviver): unknown {
-  const hidden = text.includes('\\') ? hideKeys(text) : undefined
+  const hidden = hasEscapedKey(text) ? hideKeys(text) : undefined
   if (hidden === undefined) return json.parse(text, reviver)
   try {
     return showKeys(json.parse(hidden, reviver))
@@ -23,6 +23,19 @@ export function parseWithExactKeys(text: string, reviver?: Reviver): unknown {
     if (error instanceof SyntaxError) json.parse(text, reviver)
     throw error
   }
+}
+
+/**
+ * Whether a key may have an escape: looks only at strings that have one, of which there are few among many. False for no
+ * JSON with such a key.
+ */
+function hasEscapedKey(text: string): boolean {
+  for (let at = text.indexOf('\\'); at >= 0; ) {
+    const end = endOfString(text, at - 1)
+    if (end < 0 || isKey(text, end)) return true
+    at = text.indexOf('\\', end)
+  }
+  return false
 }
 
 /**

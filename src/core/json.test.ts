@@ -46,6 +46,23 @@ describe('parseJson', () => {
     )
   })
 
+  test.each(['N', '[N]', '[0,N]', '[\t-0.5,\nN ]', '{"a":N}', '{"a" :\r\n N,"b":"3e5-00"}', '["1e5",N]'])(
+    'a number that a double would change is kept wherever it stands: %j',
+    (place) => {
+      for (const number of [
+        '12345678901234567890',
+        '-1.2345678901234567',
+        '1e400',
+        '-1E-400',
+        '-0',
+        '-0.0',
+      ]) {
+        const text = place.replace('N', number)
+        expect(JSON.stringify(parseJson(text))).toBe(text.replace(/\s/g, ''))
+      }
+    },
+  )
+
   test('refuses what is no JSON', () => {
     for (const text of ['', '{', '{"a":1e}', '01', '[1,]', 'NaN', "{'a':1}"]) {
       expect(() => parseJson(text), text).toThrow(SyntaxError)

@@ -5,9 +5,10 @@ import { parseWithExactKeys } from './exact-keys.ts'
 /** Deeper nesting than this is refused: PostgreSQL and every client would overflow their stack somewhere. */
 export const MAX_JSON_DEPTH = 500
 
-// Only a text with one of these can hold a number that a double would change: any 15 digits fit, dot or no dot. Dates
-// in texts are common, and no number goes on with a digit after -0.
-const MAY_LOSE_DIGITS = /\d[\d.]{15}|\d[eE][-+\d]|-0(?!\d)/
+// Only a text with one of these can hold a number that a double would change: any 15 digits fit, dot or no dot. Numbers
+// stand at the start, or behind [ : , or space: the digits of a UUID do not count. No number goes on with a digit after
+// -0. What stands before is looked at last: digits are rare, spaces are not.
+const MAY_LOSE_DIGITS = /\d(?<=(?:^|[[:,\s])-?\d)(?:[\d.]{15}|[\d.]*[eE][-+\d])|-0(?<=(?:^|[[:,\s])-0)(?!\d)/
 
 /**
  * JSON.parse that loses no digit and confuses no keys: a number that a double cannot hold (a 64-bit id, 1e400) becomes a

@@ -27,6 +27,7 @@ export async function registerOpenApi(app: FastifyInstance): Promise<void> {
         { name: 'session', description: 'Signing in and out, and the own account.' },
         { name: 'api keys', description: 'Keys for programs.' },
         { name: 'secrets', description: 'Keys for the providers of models, and variables, kept encrypted.' },
+        { name: 'usage', description: 'How much a user asks, and may ask; tokens and costs.' },
         { name: 'admin', description: 'For superusers: users, what is theirs, and the audit log.' },
         { name: 'service', description: 'Is it up, is it ready.' },
       ],

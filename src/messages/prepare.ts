@@ -43,7 +43,8 @@ export function messageConflict(messageId: string): ThreadbaseError {
   })
 }
 
-function prepareMessage(userId: string, threadId: string, message: NewMessage): Prepared {
+/** The row of a message that follows the newest one. @throws invalid_input for what JSON cannot hold */
+export function prepareMessage(userId: string, threadId: string, message: NewMessage): Prepared {
   const { role, content, toolName = null, toolInput = null, toolOutput = null } = message
   const text = renderText(content)
   const row: Prepared['row'] = {

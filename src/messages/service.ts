@@ -20,7 +20,7 @@ export type MessageService = ReturnType<typeof createMessageService>
 export type Appended = { message: Message /** False when it was stored before. */; created: boolean }
 
 export type { BulkAppend, BulkAppended } from './append-many.ts'
-export { digestMessage } from './prepare.ts'
+export { digestMessage, type Prepared as PreparedMessage, prepareMessage } from './prepare.ts'
 export type { StoredDigest } from './repo.ts'
 
 const CURSOR = 'messages'

@@ -19,18 +19,32 @@ const dayBy = (clock: Clock) => sql`(${nowBy(clock)} at time zone 'utc')::date`
 const clockBy = (clock: Clock) => sql`${nowBy(clock)} as now, ${dayBy(clock)}::text as today`
 const monthOf = (day: RawBuilder<unknown>) => sql`date_trunc('month', ${day}::timestamp)::date`
 
-/** The statement that counts, for the tiers of a configuration. */
-export type Consume = (
-  db: Db,
-  userId: string,
-  wanted: { n: number; tier: string; fitsNew: boolean; clock: Clock },
-) => Promise<UsageRow | undefined>
+/** What to count: `tier` and `fitsNew` are about a user who has no row. */
+export type Wanted = { userId: string; n: number; tier: string; fitsNew: boolean; clock: Clock }
+
+/** Counts: undefined when a limit is in the way, and then nothing has changed. */
+export type Consume = (wanted: Wanted) => Promise<UsageRecord | undefined>
 
 /**
- * Makes the statement: undefined when a limit is in the way, and then nothing has changed. The limits of the tiers are part
- * of its text, which is therefore always the same.
+ * The statement that counts, for the tiers of a configuration, whose limits are part of its text. That is therefore always
+ * the same, and is put together once.
  */
-export function consumeWithin(settings: UsageSettings): Consume {
+export function prepareConsume(db: Db, settings: UsageSettings): Consume {
+  const compiled = consumeStatement(settings).compile(db)
+  return async ({ clock = null, ...wanted }) => {
+    const values: Record<Parameter, unknown> = { ...wanted, clock }
+    const parameters = compiled.parameters.map((parameter) => values[(parameter as Placeholder).of])
+    const { rows } = await db.executeQuery<UsageRecord>({ ...compiled, parameters })
+    return rows[0]
+  }
+}
+
+type Parameter = keyof Wanted
+type Placeholder = { of: Parameter }
+const parameter = (of: Parameter) => sql.val<Placeholder>({ of })
+
+/** With the place of each parameter named in its stead. */
+export function consumeStatement(settings: UsageSettings): RawBuilder<UsageRecord> {
   const limitOf = (own: 'daily_limit' | 'monthly_limit', ofTier: 'daily' | 'monthly') => {
     const cases = [...settings.tiers.keys()].map(
       (name) => sql`when ${sql.lit(name)} then ${sql.lit(tierOf(settings, name)[ofTier])}`,
@@ -46,23 +60,22 @@ export function consumeWithin(settings: UsageSettings): Consume {
     + excluded.daily_used`
   const isOfMonth = sql`${monthOf(sql`u.last_reset_monthly`)} = ${monthOf(sql`(${day})`)}`
   const monthlyUsed = sql`case when ${isOfMonth} then u.monthly_used else 0 end + excluded.monthly_used`
-  return async (db, userId, { n, tier, fitsNew, clock }) => {
-    const { rows } = await sql<UsageRow>`
-      /* usage.consume */
-      insert into ${t.usage} as u (user_id, tier, daily_used, monthly_used, total_queries, last_reset_daily,
-                                   last_reset_monthly)
-      select ${userId}, ${tier}, a.n, a.n, a.n, a.day, ${monthOf(sql`a.day`)}
-        from (select ${n}::int as n, ${dayBy(clock)} as day) a
-       where ${fitsNew}::boolean or exists (select from ${t.usage} where user_id = ${userId})
-      on conflict (user_id) do update
-         set daily_used = ${dailyUsed}, monthly_used = ${monthlyUsed},
-             total_queries = u.total_queries + excluded.total_queries, last_reset_daily = ${day},
-             last_reset_monthly = case when ${isOfMonth} then u.last_reset_monthly else ${monthOf(sql`(${day})`)} end,
-             updated_at = now()
-       where (${daily} < 0 or ${dailyUsed} <= ${daily}) and (${monthly} < 0 or ${monthlyUsed} <= ${monthly})
-      returning ${columns}, ${clockBy(clock)}`.execute(db)
-    return rows[0]
-  }
+  return sql<UsageRecord>`
+    /* usage.consume */
+    insert into ${t.usage} as u (user_id, tier, daily_used, monthly_used, total_queries, last_reset_daily,
+                                 last_reset_monthly)
+    select a.user_id, a.tier, a.n, a.n, a.n, a.day, ${monthOf(sql`a.day`)}
+      from (select ${parameter('userId')}::text as user_id, ${parameter('tier')}::text as tier,
+                   ${parameter('n')}::int as n, ${parameter('fitsNew')}::boolean as fits_new,
+                   (coalesce(${parameter('clock')}::timestamptz, now()) at time zone 'utc')::date as day) a
+     where a.fits_new or exists (select from ${t.usage} known where known.user_id = a.user_id)
+    on conflict (user_id) do update
+       set daily_used = ${dailyUsed}, monthly_used = ${monthlyUsed},
+           total_queries = u.total_queries + excluded.total_queries, last_reset_daily = ${day},
+           last_reset_monthly = case when ${isOfMonth} then u.last_reset_monthly else ${monthOf(sql`(${day})`)} end,
+           updated_at = now()
+     where (${daily} < 0 or ${dailyUsed} <= ${daily}) and (${monthly} < 0 or ${monthlyUsed} <= ${monthly})
+    returning ${columns}`
 }
 
 /** A user without a row has nulls. */

@@ -126,7 +126,7 @@ export type UsageService = {
    * Counts `n` questions if the user may ask them: all or none, also among many callers at once.
    * @param n 1 to 1,000,000. Default 1
    * @throws quota_exceeded: `details` are `limit` (`daily` or `monthly`), `retryAfterS`, `asked`, `resetsAt` and what
-   *   {@link UsageService.read} gives; unavailable when it cannot be counted, which is to be taken as a refusal
+   *   `read` gives; unavailable when it cannot be counted, which is to be taken as a refusal
    */
   consume(scope: Scope, n?: number): Promise<Consumed>
 
@@ -136,6 +136,7 @@ export type UsageService = {
    */
   refund(scope: Scope, receipt: UsageReceipt): Promise<void>
 
+  /** How much a user asked, and may; also of one who never did. */
   read(scope: Scope): Promise<Usage>
 
   /**

@@ -21,6 +21,8 @@ import type { Consumed, Usage, UsageRecord, UsageService, UsageSettings } from '
 import { MAX_TOTALS, requireRange, tooManyTotals } from './totals/range.ts'
 import { sumMessages } from './totals/repo.ts'
 
+export { readUsageFile, writeUsageFile } from './files.ts'
+export { createJsonUsage, type JsonUsageOptions, type UsageMessage } from './json/service.ts'
 export type { UsageService, UsageSettings } from './schema.ts'
 
 type Parts = {
@@ -40,7 +42,7 @@ export function createUsageService(
   { db, forUser }: Pick<Database, 'db' | 'forUser'>,
   { audit, settings, clock }: Parts,
 ): UsageService {
-  const consume = repo.consumeWithin(settings)
+  const consume = repo.prepareConsume(db, settings)
   const find = async (userId: string): Promise<{ usage: Usage; now: Date }> => {
     const { now, today, ...row } = await repo.findRow(forUser(userId), userId, clock?.())
     const record = row.dailyUsed === null ? newRecord(settings, userId) : (row as UsageRecord)
@@ -53,7 +55,7 @@ export function createUsageService(
       const tier = tierOfNew(settings, userId)
       const fitsNew = fits(tierOf(settings, tier), n)
       for (let tries = 0; tries < TRIES; tries++) {
-        const row = await consume(db, userId, { n, tier, fitsNew, clock: clock?.() })
+        const row = await consume({ userId, n, tier, fitsNew, clock: clock?.() })
         if (row !== undefined) {
           const day = row.lastResetDaily as string
           return { usage: toUsage(settings, userId, row, day), receipt: { n, day, month: monthOf(day) } }

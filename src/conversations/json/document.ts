@@ -39,15 +39,13 @@ export async function readConversation(
   const read = await readObject(path, file, parseJson)
   if (read === undefined) return undefined
   const { value, stamp } = read
-  if (value.messages !== undefined && !Array.isArray(value.messages))
-    throw broken(file, 'its messages are no list')
   const messages = value.messages ?? []
   // where they are missing they come first and last
   const document = { ...('id' in value ? {} : { id }), ...value, id, messages } as Conversation
   return { value: document, stamp }
 }
 
-/** As {@link readConversation}, of any object. */
+/** As {@link readConversation}, as it is in the file. A turn is read so, too. */
 export async function readObject(
   path: string,
   file: string,
@@ -57,7 +55,7 @@ export async function readObject(
     const read = await readStable(path)
     if (read === undefined) return undefined
     try {
-      return { value: toObject(read.bytes, file, parse), stamp: read.stamp }
+      return { value: requireShape(parseBytes(read.bytes, file, parse), file), stamp: read.stamp }
     } catch (error) {
       if (tries === TRIES || Date.now() - read.stamp.mtimeMs > YOUNG_MS) throw error
       await delay(PAUSE_MS)
@@ -65,22 +63,26 @@ export async function readObject(
   }
 }
 
-function toObject(bytes: Buffer | undefined, file: string, parse: Parse): Record<string, unknown> {
+function parseBytes(bytes: Buffer | undefined, file: string, parse: Parse): unknown {
   if (bytes === undefined) throw broken(file, `it is larger than ${MAX_BYTES / 1e6} MB`)
   if (!isUtf8(bytes)) throw broken(file, 'it is no UTF-8')
   const text = bytes.toString('utf8')
-  let value: unknown
   try {
-    value = parse(text)
+    return parse(text)
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error
     const at = findJsonError(text)
     const where = at === undefined ? '' : ` at line ${at.line}, column ${at.column}`
     throw broken(file, `it is no JSON${where}`, at, error)
   }
-  if (typeof value === 'object' && value !== null && !Array.isArray(value))
-    return value as Record<string, unknown>
-  throw broken(file, 'it is no JSON object')
+}
+
+function requireShape(value: unknown, file: string): Record<string, unknown> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw broken(file, 'it is no JSON object')
+  const { messages = [] } = value as { messages?: unknown }
+  if (!Array.isArray(messages)) throw broken(file, 'its messages are no list')
+  return value as Record<string, unknown>
 }
 
 function broken(file: string, why: string, at: object = {}, cause?: unknown): ThreadbaseError {
@@ -138,10 +140,10 @@ export function stampOf({ ino, size, mtimeMs, ctimeMs }: Stats): Stamp {
   return { ino, size, mtimeMs, ctimeMs }
 }
 
-/** As existing councils write it: two spaces, and what is not ASCII as escapes, which any default encoding reads. */
+/** As Python does: two spaces, and what is not printable ASCII as escapes, which any default encoding reads. */
 export function writeDocument(value: object): string {
   return JSON.stringify(value, null, 2).replace(
-    /[\u0080-\uffff]/g,
+    /[\u007f-\uffff]/g,
     (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
   )
 }

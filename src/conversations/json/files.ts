@@ -11,6 +11,7 @@ import { isOwnDirectory, lstatOrNothing, type Place, placesOf, type Spot, spotIn
 export type Found = { spot: Spot; read: Read<Conversation> }
 
 const TRIES = 10
+const FULL = ['ENOSPC', 'EDQUOT']
 
 /** The files of one conversation: where it is, and how it changes. */
 export type ConversationFiles = ReturnType<typeof createConversationFiles>
@@ -162,12 +163,23 @@ export function createConversationFiles(root: string, localUser: string) {
     return removed
   }
 
-  function remove(spot: Spot, userId: string, id: string): Promise<boolean> {
-    return withFileLock(spot.lock, async () => {
+  async function remove(spot: Spot, userId: string, id: string): Promise<boolean> {
+    const work = async () => {
       if ((await lstatOrNothing(spot.path)) === undefined || !(await isUsers(spot, userId, id))) return false
       await removeDurably(spot.turn)
       return removeDurably(spot.path)
-    })
+    }
+    let begun = false
+    try {
+      return await withFileLock(spot.lock, () => {
+        begun = true
+        return work()
+      })
+    } catch (error) {
+      // a full disk has no room for a lock: what makes room must work all the same, and who writes finds the file gone
+      if (begun || !isThreadbaseError(error) || !FULL.includes(String(error.details?.code))) throw error
+      return work()
+    }
   }
 
   /** The directory, made where it is missing. @returns the mode of files: who may look into it may read them */

@@ -25,7 +25,7 @@ import { createTurns } from './turns.ts'
 
 const MAX_INT = 2_147_483_647
 
-export type Slices = {
+export type SqlSlices = {
   threads: Pick<ThreadService, 'createMany' | 'delete'>
   messages: Pick<MessageService, 'append' | 'appendIn'>
 }
@@ -33,7 +33,7 @@ export type Slices = {
 /** Conversations as threads of kind `council`, with a message for each question and each answer. */
 export function createSqlConversations(
   { forUser, description }: Pick<Database, 'forUser' | 'description'>,
-  { threads, messages }: Slices,
+  { threads, messages }: SqlSlices,
 ): ConversationStore {
   async function findConversation(scope: { userId: string }, id: string): Promise<Conversation | undefined> {
     const userId = userOf(scope)
