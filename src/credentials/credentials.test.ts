@@ -326,6 +326,19 @@ for (const engine of engines) {
       })
     })
 
+    test('who has no key is found to have none, also where there is no encryption key', async () => {
+      const refuse = async () => {
+        throw new Error('of the key source')
+      }
+      const without = await withKeys({ find: refuse, get: refuse })
+      expect(await without.credentials.forUser(newScope().userId).find('openai')).toBeUndefined()
+      const scope = newScope()
+      await put(scope, 'openai', 'sk-of-somebody')
+      await expect(without.credentials.forUser(scope.userId).find('openai')).rejects.toThrow(
+        'of the key source',
+      )
+    })
+
     test('no plaintext and no token is in the log', async () => {
       const secret = randomBytes(30).toString('hex')
       const scope = newScope()
