@@ -282,7 +282,10 @@ export async function createThreadbase(
     threads,
     messages,
     transfer: createTransferService(database, { threads, messages, lanes }),
-    conversationMove: createConversationMove(database, { threads, messages, usage }),
+    conversationMove: createConversationMove(database, {
+      ...{ threads, messages, usage },
+      settings: options.usage,
+    }),
     configs: createConfigService(database, defaults),
     conversations,
     council,

@@ -15,7 +15,7 @@ import { ownerOf } from './migrate.ts'
 import { type Fields, isObject, Refusal, readJsonFile } from './read.ts'
 import * as repo from './repo.ts'
 import type { Place, WriteLine, WriteOptions, WriteReport, WriteStatus } from './schema.ts'
-import type { UsageSlices } from './usage.ts'
+import { saysTheSame, type UsageSlices } from './usage.ts'
 
 export type ExportSlices = UsageSlices &
   Pick<Database, 'forUser'> & { messages: Pick<MessageService, 'list'> }
@@ -243,7 +243,10 @@ async function exportUsage(run: Run): Promise<void> {
       run.add({ ...about, status: 'failed', reason: 'the id of the user cannot be the name of a directory' })
       continue
     }
-    const toFile = (found: unknown) => writeUsageFile(userId, record, isObject(found) ? found : undefined)
+    const toFile = (found: unknown) => {
+      if (!isObject(found)) return writeUsageFile(userId, record)
+      return saysTheSame(slices, userId, found, record) ? found : writeUsageFile(userId, record, found)
+    }
     run.add({ ...about, ...(await write(run, file, toFile)) })
   }
 }

@@ -170,8 +170,9 @@ for (const engine of engines) {
         expect(back.report.usage).toMatchObject({ failed: 1 })
         expect(back.lines.find(({ status }) => status === 'failed')?.reason).toContain('--force')
         await write(dir, { force: true })
-        expect(JSON.parse(await readFile(join(dir, 'usage/bare/usage.json'), 'utf8'))).toEqual({
+        expect(JSON.parse(await readFile(join(dir, 'usage/bare/usage.json'), 'utf8'))).toMatchObject({
           daily_count: 3,
+          tier: 'free',
         })
       })
 

@@ -6,10 +6,6 @@ import type { TextPosition } from '../../core/json-position.ts'
  */
 export type Place = 'flat' | 'nested' | 'user'
 
-/**
- * What became of a file. `moved`: its conversation, or usage, was not there before. `extended`: it was, and got newer
- * messages or fields. `known`: it was there in whole. `skipped`: it is none of ours. `failed`: nothing of it was stored.
- */
 export type MoveStatus = 'moved' | 'extended' | 'known' | 'skipped' | 'failed'
 
 /** What became of one file; in a dry run, what would. */
@@ -17,6 +13,10 @@ export type MoveLine = {
   /** Below the directory that is moved, with slashes. A directory that is skipped as a whole ends with one. */
   file: string
   kind: 'conversation' | 'usage' | 'other'
+  /**
+   * `moved`: what it holds was not there before. `extended`: the conversation was, and got newer messages or fields.
+   * `known`: it was there in whole. `skipped`: it is none of ours. `failed`: nothing of it was stored.
+   */
   status: MoveStatus
   userId?: string
   /** Of the conversation. */
@@ -33,6 +33,7 @@ export type MoveLine = {
 
 type Counts = Record<MoveStatus, number>
 
+/** How far a move is, or what it did. */
 export type MoveReport = {
   /** The directory that was read, which may be one below the one that was named. */
   dir: string
@@ -66,7 +67,6 @@ export type MoveOptions = {
   signal?: AbortSignal
 }
 
-/** `written`: the file is new, or was replaced. `equal`: it was there with equal JSON. `failed`: it is as it was. */
 export type WriteStatus = 'written' | 'equal' | 'failed'
 
 /** What became of one conversation or one user's usage on its way into a folder. */
@@ -74,6 +74,7 @@ export type WriteLine = {
   /** Below the directory, with slashes; where it would be for one that failed. */
   file: string
   kind: 'conversation' | 'usage'
+  /** `written`: the file is new, or was replaced. `equal`: it was there with equal content. `failed`: it is as it was. */
   status: WriteStatus
   userId: string
   id?: string

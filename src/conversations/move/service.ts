@@ -2,7 +2,7 @@ import { userOf } from '../../core/scope.ts'
 import type { Database } from '../../db/database.ts'
 import type { MessageService } from '../../messages/service.ts'
 import type { ThreadService } from '../../threads/service.ts'
-import type { UsageService } from '../../usage/service.ts'
+import type { UsageService, UsageSettings } from '../../usage/service.ts'
 import { backUpFolder } from './backup.ts'
 import { exportFolder } from './export.ts'
 import { migrateFolder, requireConcurrency } from './migrate.ts'
@@ -25,7 +25,7 @@ export type ConversationMove = ReturnType<typeof createConversationMove>
  */
 export function createConversationMove(
   { db, forUser, parallelism }: Pick<Database, 'db' | 'forUser' | 'parallelism'>,
-  slices: { threads: ThreadService; messages: MessageService; usage: UsageService },
+  slices: { threads: ThreadService; messages: MessageService; usage: UsageService; settings: UsageSettings },
 ) {
   const parts = { ...slices, db, forUser }
   // one reads and prepares while the database works on the batches of the others
