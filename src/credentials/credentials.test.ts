@@ -222,7 +222,6 @@ for (const engine of engines) {
       const calls = [
         () => put(scope, 'openai', KEY, keyless),
         () => resolve(scope, 'openai', keyless),
-        () => keyless.credentials.forUser(scope.userId).find('nothing'),
         () => apiKeys.list(scope),
         () => apiKeys.getKey(scope, 'openai'),
         () => keyless.variables.create(scope, LIBRARY, { name: 'm', value: 'v' }),
