@@ -59,7 +59,13 @@ export async function usageRows(databaseUrl: string, { rounds = ROUNDS } = {}): 
 
 /** What `usage.consume` sends, with values in place of its parameters. */
 function scriptOf(tb: Threadbase, userId: string): string {
-  const given: Record<string, string> = { userId, tier: `'pro'`, n: '1', fitsNew: 'true', clock: 'null' }
+  const given: Record<string, string> = {
+    userIds: `array[${userId}]`,
+    tiers: `array['pro']`,
+    counts: 'array[1]',
+    fitNew: 'array[1]',
+    clock: 'null',
+  }
   const { sql: text, parameters } = consumeStatement(SETTINGS).compile(tb.database.db)
   const values = parameters.map((parameter) => `(${given[(parameter as { of: string }).of]})`)
   // the script of pgbench goes line by line

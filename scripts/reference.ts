@@ -160,6 +160,7 @@ const SERVICES: Record<string, string | string[]> = {
   'tb.files': ['artifacts/files/service.ts', 'artifacts/bytes/readers.ts'],
   'tb.upkeep': 'artifacts/upkeep/service.ts',
   'tb.transfer': 'transfer/service.ts',
+  'tb.council': 'conversations/council/council.ts',
   'tb.conversationMove': 'conversations/move/service.ts',
   'tb.identity.users': 'identity/users/service.ts',
   'tb.identity.signIn': 'identity/sign-in.ts',
@@ -173,6 +174,8 @@ const SERVICES: Record<string, string | string[]> = {
 
 /** Services whose functions are described by their type. */
 const INTERFACES: Record<string, [file: string, type: string]> = {
+  'tb.conversations': ['conversations/store.ts', 'ConversationStore'],
+  'tb.conversations.turns': ['conversations/store.ts', 'TurnStore'],
   'tb.usage': ['usage/schema.ts', 'UsageService'],
 }
 
@@ -193,6 +196,8 @@ const SHAPES: (string | [file: string, ...names: string[]])[] = [
   ['artifacts/upkeep/collect.ts', 'CollectOptions', 'CollectReport'],
   ['artifacts/upkeep/verify.ts', 'VerifyOptions', 'VerifyReport', 'BlobProblem'],
   'transfer/schema.ts',
+  ['conversations/council/council.ts', 'AskOptions'],
+  ['conversations/store.ts', 'ListOptions', 'Turn'],
   [
     'conversations/move/schema.ts',
     'MoveOptions',

@@ -166,9 +166,11 @@ export type {
 export type { TransferService } from './transfer/service.ts'
 export type {
   Consumed,
+  TotalsQuery,
   Usage,
   UsagePatch,
   UsageReceipt,
+  UsageRecord,
   UsageService,
   UsageTotal,
 } from './usage/schema.ts'

@@ -3,10 +3,14 @@ import type { AddressInfo } from 'node:net'
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { bearer, type Headers, newBytes, newRows, PROVIDER } from './accounts.ts'
+import { councilAt, startCouncilServer } from './council.ts'
 import { type Engine, engines, TEST_AUTH } from './harness.ts'
 import { type Api, describeApi, openApi, refusal } from './http.ts'
 import { dial } from './raw-http.ts'
 import { callRoute, protectedNames, requestFor, routeNames, routeOf, type Target } from './routes.ts'
+
+const models = await startCouncilServer()
+afterAll(() => models.close())
 
 const ISSUER = 'https://issuer.example.com/'
 const AUDIENCE = 'threadbase'
@@ -145,7 +149,7 @@ function openJwtApi(engine: Engine, jwks: Server): Promise<Api> {
     algorithms: ['ES256'],
     clockSkewS: 5,
   }
-  return openApi(engine, { auth: { ...TEST_AUTH, mode: 'jwt', external } })
+  return openApi(engine, { auth: { ...TEST_AUTH, mode: 'jwt', external }, council: councilAt(models) })
 }
 
 describeApi(
@@ -226,40 +230,44 @@ describeApi(
         ).toBe('anna')
     })
   },
-  { auth: { ...TEST_AUTH, mode: 'proxy', proxySecret: SECRET } },
+  { auth: { ...TEST_AUTH, mode: 'proxy', proxySecret: SECRET }, council: councilAt(models) },
 )
 
-describeApi('mode single-user', (api) => {
-  test('every route is for user local, and no header makes another of it', async () => {
-    const odd = {
-      'x-user-id': 'root',
-      'x-api-key': 'tb_x',
-      authorization: 'Bearer x',
-      cookie: 'threadbase_access=x',
-    }
-    for (const name of protectedNames.filter((name) => !/api-keys|\/api\/me/.test(name))) {
-      const { access, ok } = routeOf(name)
-      const target = await localTarget(api)
-      const answer = await callRoute(api, name, target, odd)
-      expect(answer.status, name).toBe(access === 'admin' ? 403 : ok)
-    }
-    expect((await api.call('GET', '/api/me', undefined, odd)).body.user_id).toBe('local')
-    await expectNoSignIn(api, await localTarget(api))
-  })
+describeApi(
+  'mode single-user',
+  (api) => {
+    test('every route is for user local, and no header makes another of it', async () => {
+      const odd = {
+        'x-user-id': 'root',
+        'x-api-key': 'tb_x',
+        authorization: 'Bearer x',
+        cookie: 'threadbase_access=x',
+      }
+      for (const name of protectedNames.filter((name) => !/api-keys|\/api\/me/.test(name))) {
+        const { access, ok } = routeOf(name)
+        const target = await localTarget(api)
+        const answer = await callRoute(api, name, target, odd)
+        expect(answer.status, name).toBe(access === 'admin' ? 403 : ok)
+      }
+      expect((await api.call('GET', '/api/me', undefined, odd)).body.user_id).toBe('local')
+      await expectNoSignIn(api, await localTarget(api))
+    })
 
-  test('no page of another origin, and no other name of this machine', async () => {
-    const target = await localTarget(api)
-    for (const name of protectedNames) {
-      const { method, url, body } = requestFor(name, target)
-      for (const headers of [
-        { origin: 'https://evil.example' },
-        { origin: 'null' },
-        { host: 'evil.example' },
-      ] as Headers[])
-        expect((await api.call(method, url, body, headers)).status, name).toBe(403)
-    }
-  })
-})
+    test('no page of another origin, and no other name of this machine', async () => {
+      const target = await localTarget(api)
+      for (const name of protectedNames) {
+        const { method, url, body } = requestFor(name, target)
+        for (const headers of [
+          { origin: 'https://evil.example' },
+          { origin: 'null' },
+          { host: 'evil.example' },
+        ] as Headers[])
+          expect((await api.call(method, url, body, headers)).status, name).toBe(403)
+      }
+    })
+  },
+  { council: councilAt(models) },
+)
 
 /** Rows of user local, who has no keys and no account. */
 async function localTarget({ opened: { tb } }: Api): Promise<Target> {
@@ -267,12 +275,13 @@ async function localTarget({ opened: { tb } }: Api): Promise<Target> {
   const { id: thread } = await tb.threads.create(scope, { id: crypto.randomUUID(), title: 'mine' })
   const [message] = await tb.messages.append(scope, thread, [{ role: 'user', content: 'x' }])
   const account = { id: 'local', username: 'local', password: 'none', tokens: { refreshToken: 'none' } }
+  const { id: conversation } = await tb.conversations.createConversation(scope)
   const bytes = await newBytes(tb, 'local', thread, 'mine')
   const by = { userId: 'local', via: 'single-user' } as const
   await tb.credentials.apiKeys.put(scope, by, PROVIDER, { apiKey: 'mine' })
   const named = { name: `n ${crypto.randomUUID()}`, value: 'mine' }
   const { id: variable } = await tb.variables.create(scope, by, named)
-  const ids = { thread, message: String(message?.id), key: crypto.randomUUID(), variable }
+  const ids = { thread, message: String(message?.id), key: crypto.randomUUID(), variable, conversation }
   const rows = { ...ids, ...bytes, title: 'mine' }
   return { account: account as unknown as Target['account'], rows }
 }

@@ -1,4 +1,4 @@
-import { beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Access } from '../src/core/http-shapes.ts'
 import {
   ACCOUNTS,
@@ -14,6 +14,7 @@ import {
   revokedKeyOf,
   unsignedTokenOf,
 } from './accounts.ts'
+import { councilAt, startCouncilServer } from './council.ts'
 import { type Answer, type Api, describeApi, type Json, refusal } from './http.ts'
 import {
   callRoute,
@@ -38,6 +39,9 @@ const PAGES = [
   'GET /docs/yaml',
   'GET /openapi.json',
 ]
+const models = await startCouncilServer()
+afterAll(() => models.close())
+
 const MARKER = 'of-the-target-alone'
 /** What makes a thing of a name that is given, or finds the caller's own. */
 const MADE_ONCE = new Set(['POST /api/threads', 'PUT /api/users/me/api-keys/{provider}'])
@@ -206,7 +210,7 @@ describeApi(
         chief.headers,
       )
       const read = log.body.items.filter(({ user_id }: Json) => user_id === target.account.id)
-      const { thread, message, key, artifact, file } = target.rows
+      const { thread, message, key, artifact, file, conversation } = target.rows
       const withBytes = (path: string) => ['', '/head', '/download', '/content'].map((part) => path + part)
       const paths = read.map((entry: Json) => entry.target)
       expect(paths.sort()).toEqual(
@@ -219,11 +223,23 @@ describeApi(
           ...withBytes(`artifacts/${artifact}`),
           ...withBytes(`files/${file}`),
           `api-keys/${key}`,
+          `conversations/${conversation}`,
+          `conversations/${conversation}/export/json`,
         ].sort(),
       )
     })
+
+    test('the audit log has the id of a conversation as it is', async () => {
+      const chief = await newAccount(api.opened.tb, { isSuperuser: true })
+      const user = await newAccount(api.opened.tb)
+      const { id } = await api.opened.tb.conversations.createConversation({ userId: user.id }, 'My TRIP')
+      const path = `/api/admin/users/${user.id}/conversations/${encodeURIComponent(id)}`
+      expect((await api.call('GET', path, undefined, chief.headers)).status).toBe(200)
+      const log = await api.call('GET', `/api/admin/audit?actor_id=${chief.id}`, undefined, chief.headers)
+      expect(log.body.items.map((entry: Json) => entry.target)).toContain('conversations/My TRIP')
+    })
   },
-  { auth: ACCOUNTS },
+  { auth: ACCOUNTS, council: councilAt(models) },
 )
 
 /** Everything that is not, or not any more, a credential. */

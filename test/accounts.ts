@@ -46,24 +46,33 @@ export async function newAccount(tb: Threadbase, { isSuperuser = false } = {}) {
   }
 }
 
-export type Rows = { thread: string; title: string; message: string; key: string; variable: string } & Bytes
+export type Rows = {
+  thread: string
+  title: string
+  message: string
+  key: string
+  variable: string
+  conversation: string
+} & Bytes
 
 /**
- * A thread with a message, a config and an artifact, a file, an API key that is never used, a key for a provider and a
- * variable. `marker` is in every text.
+ * A thread with a message, a config and an artifact, a conversation with a question, a file, an API key that is never used,
+ * a key for a provider and a variable. `marker` is in every text.
  */
 export async function newRows(tb: Threadbase, userId: string, marker: string) {
-  const { threads, messages, configs, identity, credentials, variables } = tb
+  const { threads, messages, configs, conversations, identity, credentials, variables } = tb
   const scope = { userId }
   const title = `title ${marker}`
   const { id: thread } = await threads.create(scope, { id: randomUUID(), title })
   const [message] = await messages.append(scope, thread, [{ role: 'user', content: `content ${marker}` }])
   await configs.put(scope, thread, { model: `model ${marker}` })
+  const { id: conversation } = await conversations.createConversation(scope)
+  await conversations.addUserMessage(scope, conversation, `content ${marker}`)
   const { apiKey } = await identity.keys.create(scope, BY, { name: `key ${marker}` })
   await credentials.apiKeys.put(scope, BY, PROVIDER, { apiKey: `sk-${marker}` })
   const named = { name: `variable ${randomUUID()} ${marker}`, value: `value ${marker}` }
   const { id: variable } = await variables.create(scope, BY, { ...named, type: 'generic' })
-  const ids = { thread, message: String(message?.id), key: apiKey.id, variable }
+  const ids = { thread, message: String(message?.id), key: apiKey.id, variable, conversation }
   const bytes = await newBytes(tb, userId, thread, marker)
   return { ...ids, ...bytes, title } satisfies Rows
 }
@@ -113,6 +122,7 @@ export async function everythingOf({ database, tb }: TestDatabase, userId: strin
       artifacts: (await tb.artifacts.list(scope, id)).items,
     })),
   )
+  const conversations = await tb.conversations.listConversations(scope)
   const files = (await tb.files.list(scope)).items
   const keys = (await tb.identity.keys.list(scope, { includeRevoked: true })).items
   const sessions =
@@ -125,6 +135,7 @@ export async function everythingOf({ database, tb }: TestDatabase, userId: strin
     user,
     threads,
     rows,
+    conversations,
     files,
     keys: keys.map(({ lastUsedAt: _, totalUses: __, ...key }) => key),
     sessions: sessions.rows,

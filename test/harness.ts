@@ -93,6 +93,14 @@ export const TEST_USAGE: UsageSettings = {
   localTier: 'enterprise',
 }
 
+const NOWHERE = 'http://127.0.0.1:9/v1'
+/** No key, and nobody where the keys of users are sent: tests keep to this machine. */
+const NO_COUNCIL: CouncilSettings = {
+  ...parseConfig({}).council,
+  urls: { openrouter: NOWHERE, openai: NOWHERE },
+  retries: 0,
+}
+
 /** What secrets are encrypted with. */
 export const TEST_KEY = 'b25seS1mb3ItdGVzdHMtb25seS1mb3ItdGVzdHMtMzI='
 
@@ -203,7 +211,7 @@ export function openServices(
     uploadLimitBytes,
     defaults: { ...NO_DEFAULTS, ...defaults },
     auth: { ...TEST_AUTH, ...auth },
-    council: { ...parseConfig({}).council, ...council },
+    council: { ...NO_COUNCIL, ...council },
     usage: TEST_USAGE,
     checkpoints,
     store,

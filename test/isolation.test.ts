@@ -133,6 +133,9 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
     export: [(tb, { council }) => tb.conversations.export(B, council, 'json'), NOT_FOUND],
     close: [(tb) => tb.conversations.close(), undefined],
   },
+  council: {
+    ask: [(tb, { council }) => tb.council.ask(B, council, 'secret'), NOT_FOUND],
+  },
   'conversations.turns': {
     begin: [
       (tb, { council }) =>
@@ -402,6 +405,8 @@ const OPERATORS = [
   'identity.close',
   'audit.list',
   'audit.record',
+  'council.close',
+  'council.idle',
   'upkeep.collect',
   'upkeep.verify',
   'conversationMove.migrate',

@@ -13,8 +13,11 @@ export type FuzzRequest = {
   headers: Record<string, string>
 }
 
-/** Of threads, artifacts, variables and API keys, of messages, of users, of uploads; names of providers, hashes of bytes and names of places for them. */
-export type KnownIds = Record<'id' | 'message' | 'user' | 'provider' | 'token' | 'sha256' | 'name', string[]>
+/** Of threads, artifacts, variables and API keys, of messages, of users, of uploads; names of providers, hashes of bytes and names of places for them; formats. */
+export type KnownIds = Record<
+  'id' | 'message' | 'user' | 'provider' | 'token' | 'sha256' | 'name' | 'format',
+  string[]
+>
 
 const METHODS = ['get', 'put', 'post', 'patch', 'delete']
 
@@ -39,6 +42,7 @@ function requestOf(path: string, method: string, operation: Json): fc.Arbitrary<
         token: anyId,
         sha256: anyId,
         name: anyId,
+        format: anyId,
       }),
       query: anyQuery(inQuery),
       sent: content === undefined ? fc.constant({ body: undefined, type: undefined }) : anyContent(content),

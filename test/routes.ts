@@ -77,6 +77,16 @@ export const ROUTES: Record<string, Route> = {
   'PUT /api/threads/{id}/config': writes(200, give({ model: 'changed' })),
   'PATCH /api/threads/{id}/config': writes(200, give({ temperature: 1 })),
   'GET /api/export': reads({ query: ({ rows }) => `thread_id=${rows.thread}` }),
+  'GET /api/conversations': reads(own),
+  'POST /api/conversations': writes(200, own),
+  // of the stranger's own there is none
+  'GET /api/conversations/search': reads({ ...own, query: () => 'q=content' }),
+  'GET /api/conversations/{id}': reads(),
+  'PATCH /api/conversations/{id}': writes(200, give({ title: 'changed' })),
+  'DELETE /api/conversations/{id}': writes(204, { stranger: 204 }),
+  'GET /api/conversations/{id}/export/{format}': reads(),
+  'POST /api/conversations/{id}/message': writes(200, give({ content: 'changed' })),
+  'POST /api/conversations/{id}/message/stream': writes(200, give({ content: 'changed' })),
   'POST /api/threads/{id}/artifacts': writes(201, give('bytes')),
   'GET /api/threads/{id}/artifacts': reads(),
   'POST /api/threads/{id}/artifacts/uploads': writes(201, give(announce('bytes'))),
@@ -138,6 +148,10 @@ export const ROUTES: Record<string, Route> = {
   'GET /api/admin/users/{user}/threads/{id}/messages/{message}': admin(200),
   'GET /api/admin/users/{user}/threads/{id}/config': admin(200),
   'GET /api/admin/users/{user}/export': admin(200),
+  'GET /api/admin/users/{user}/conversations': admin(200),
+  'GET /api/admin/users/{user}/conversations/search': admin(200, { query: () => 'q=content' }),
+  'GET /api/admin/users/{user}/conversations/{id}': admin(200),
+  'GET /api/admin/users/{user}/conversations/{id}/export/{format}': admin(200),
   'GET /api/admin/users/{user}/threads/{id}/artifacts': admin(200),
   'GET /api/admin/users/{user}/artifacts/{id}': admin(200),
   'GET /api/admin/users/{user}/artifacts/{id}/head': admin(200),
@@ -186,12 +200,19 @@ export async function newTarget({ opened: { tb } }: Api, marker = 'a marker'): P
 export function valuesFor(path: string, { account, rows }: Target): Record<string, string> {
   const { thread, message, sha256, putUrl } = rows
   const isOf = (part: string) => path.includes(`/${part}/`)
-  const ids = { 'api-keys': rows.key, variables: rows.variable, artifacts: rows.artifact, files: rows.file }
+  const ids = {
+    'api-keys': rows.key,
+    variables: rows.variable,
+    artifacts: rows.artifact,
+    files: rows.file,
+    conversations: rows.conversation,
+  }
   const [, id] = Object.entries(ids).find(([part]) => isOf(part)) ?? []
   return {
     user: account.id,
     id: isOf('threads') || id === undefined ? thread : id,
     message,
+    format: 'json',
     provider: PROVIDER,
     token: isOf('files') ? rows.fileUpload : rows.artifactUpload,
     sha256,

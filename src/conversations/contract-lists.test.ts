@@ -173,6 +173,9 @@ for (const { name, available, open } of conversationStores) {
         ]),
       )
       expect(JSON.parse(await store.export(scope, 'out', 'json'))).toEqual(document)
+      await expect(store.export(scope, 'out', 'html' as never)).rejects.toMatchObject({
+        code: 'invalid_input',
+      })
       const markdown = await store.export(scope, 'out', 'markdown')
       const inOrder = [
         '# Trip',

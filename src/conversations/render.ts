@@ -1,9 +1,14 @@
-import { type Conversation, type ConversationFormat, NEW_TITLE } from './schema.ts'
+import { ThreadbaseError } from '../core/errors.ts'
+import { CONVERSATION_FORMATS, type Conversation, type ConversationFormat, NEW_TITLE } from './schema.ts'
 
 type Fields = Record<string, unknown>
 
-/** The conversation as text: Markdown for people, or its JSON. */
+/** The conversation as text: Markdown for people, or its JSON. @throws invalid_input for another format */
 export function renderConversation(conversation: Conversation, format: ConversationFormat): string {
+  if (!CONVERSATION_FORMATS.includes(format)) {
+    const known = CONVERSATION_FORMATS.join(' or ')
+    throw new ThreadbaseError('invalid_input', `format must be ${known}`, { field: 'format' })
+  }
   return format === 'json' ? `${JSON.stringify(conversation, null, 2)}\n` : toMarkdown(conversation)
 }
 

@@ -222,7 +222,6 @@ for (const engine of engines) {
       const calls = [
         () => put(scope, 'openai', KEY, keyless),
         () => resolve(scope, 'openai', keyless),
-        () => keyless.credentials.forUser(scope.userId).find('nothing'),
         () => apiKeys.list(scope),
         () => apiKeys.getKey(scope, 'openai'),
         () => keyless.variables.create(scope, LIBRARY, { name: 'm', value: 'v' }),
@@ -324,6 +323,19 @@ for (const engine of engines) {
         })
         await sql`drop schema ${sql.id(theirs)} cascade`.execute(db)
       })
+    })
+
+    test('who has no key is found to have none, also where there is no encryption key', async () => {
+      const refuse = async () => {
+        throw new Error('of the key source')
+      }
+      const without = await withKeys({ find: refuse, get: refuse })
+      expect(await without.credentials.forUser(newScope().userId).find('openai')).toBeUndefined()
+      const scope = newScope()
+      await put(scope, 'openai', 'sk-of-somebody')
+      await expect(without.credentials.forUser(scope.userId).find('openai')).rejects.toThrow(
+        'of the key source',
+      )
     })
 
     test('no plaintext and no token is in the log', async () => {

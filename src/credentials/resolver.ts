@@ -13,10 +13,10 @@ export function createResolver({ forUser }: Pick<Database, 'forUser'>, vault: Va
   const userId = userOf(scope)
   async function find(provider: string): Promise<string | undefined> {
     const name = parseInput(Provider, provider, 'provider')
-    const open = await vault.opener()
     const row = await repo.findKey(forUser(userId), userId, name)
+    // who has none needs no encryption key to know
     if (row === undefined) return undefined
-    const opened = open(row)
+    const opened = (await vault.opener())(row)
     if ('text' in opened) return opened.text
     throw unreadable(`the API key for ${name}`, row, opened.problem, { provider: name })
   }

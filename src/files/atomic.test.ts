@@ -58,7 +58,7 @@ describe('a file that is written as a whole', () => {
     const own = join(dir, 'leftovers')
     await mkdir(own)
     const token = '0192f0c1-2f6b-7cc0-8d2e-5f0a6d2f4b11'
-    const left = ['.a.json.0123456789abcdef.tmp', `.a.lock-of-${token}`, `.a.lock.takeover.${token}`]
+    const left = ['.a.json.0123456789abcdef.tmp', `.lock-of-${token}`, `.a.lock.takeover.${token}`]
     const kept = ['.a.json.tmp', '.a.lock', '.a.turn', '.hidden', 'a.json', 'b.0123456789abcdef.tmp']
     for (const name of [...left, ...kept]) await writeFile(join(own, name), '')
     await sweepLeftovers(own, await readdir(own))

@@ -6,7 +6,7 @@ import { answering, isMissing, syncDirectory, writeAll } from './system.ts'
 
 const TEMPORARY = /^\..+\.[0-9a-f]{16}\.tmp$/
 /** Beside a lock: what its taker writes before it has the name, and rights to remove a dead owner's. */
-const OF_LOCKS = /^\..+\.lock(-of-|\.takeover\.).+$/
+const OF_LOCKS = /^\.(lock-of-|.+\.lock\.takeover\.)[0-9a-z-]{20,}$/
 const OLD_MS = 3_600_000
 
 export type WriteOptions = {

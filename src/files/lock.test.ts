@@ -73,6 +73,15 @@ describe('work under the lock of a file', () => {
     expect(await readdir(directory)).toEqual([])
   })
 
+  test('is taken over, too, when its name is nearly as long as one may be', async () => {
+    const path = join(directory, `.${'x'.repeat(200)}.lock`)
+    const child = runChild('hold-lock.ts', { lock: path })
+    await child.nextLine()
+    await child.kill()
+    expect(await withFileLock(path, async () => 'done')).toBe('done')
+    expect(await readdir(directory)).toEqual([])
+  })
+
   test('a lock from elsewhere counts until it has been silent for a while', async () => {
     const elsewhere = { pid: 1, host: 'elsewhere', bornAt: '1', token: 't', since: '2026-01-01T00:00:00Z' }
     for (const content of [JSON.stringify(elsewhere), '']) {

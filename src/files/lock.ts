@@ -66,7 +66,8 @@ async function take(path: string, owner: Owner): Promise<true | Owner | undefine
 
 /** Whole or not at all: the file is written under a name of its own and then linked to its place. */
 async function linkNew(path: string, owner: Owner): Promise<boolean> {
-  const own = `${path}-of-${owner.token}`
+  // short, for the path may have a name that is as long as one can be
+  const own = join(dirname(path), `.lock-of-${owner.token}`)
   try {
     await writeFile(own, JSON.stringify(owner), { mode: 0o600 })
     await link(own, path)

@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
 import { type TObject, Type } from 'typebox'
 import type { AuditService } from '../audit/service.ts'
+import { isUuid } from '../core/ids.ts'
 import { userOf } from '../core/scope.ts'
 import { actorOf } from '../identity/service.ts'
 
@@ -48,10 +49,13 @@ export function mirrorReads(app: FastifyInstance, audit: AuditService): { end():
   }
 }
 
-/** What is read, from the route: what the client wrote may be spelt in other ways. */
+/** What is read, from the route: what the client wrote may be spelt in other ways, UUIDs too. */
 function pathOf({ routeOptions }: FastifyRequest, params: Record<string, string>): string {
   const path = routeOptions.url?.slice(ANY_USERS.length) ?? ''
-  return path.replace(/:(\w+)/g, (_, name: string) => String(params[name]).toLowerCase())
+  return path.replace(/:(\w+)/g, (_, name: string) => {
+    const value = String(params[name])
+    return isUuid(value) ? value.toLowerCase() : value
+  })
 }
 
 function twinOf(route: RouteOptions, enter: (request: FastifyRequest) => Promise<void>): RouteOptions {

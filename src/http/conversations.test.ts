@@ -84,7 +84,7 @@ describeApi('conversations over HTTP', (api) => {
     expect(found.body.map((hit: Json) => hit.id)).toEqual([id])
     expect(found.body[0]).toMatchObject({
       message_count: 2,
-      matches: [{ snippet: expect.stringContaining('Glomma') }, {}],
+      matches: [{ position: 1, role: 'assistant', snippet: expect.stringContaining('Glomma') }],
     })
     expect((await get('/search?q=nowhere')).body).toEqual([])
     for (const query of ['', '?q=', '?q=x&limit=201', '?q=x&more=1'])

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { Compile, type Validator } from 'typebox/compile'
-import { expect, test } from 'vitest'
+import { afterAll, expect, test } from 'vitest'
 import {
   ACCOUNTS,
   type Account,
@@ -10,9 +10,13 @@ import {
   newRows,
   unsignedTokenOf,
 } from '../../test/accounts.ts'
+import { councilAt, startCouncilServer } from '../../test/council.ts'
 import { type Answer, type Api, describeApi, type Json, MISSING_ID } from '../../test/http.ts'
 import { anyRequest, type FuzzRequest, type KnownIds } from '../../test/requests.ts'
 import { valuesFor } from '../../test/routes.ts'
+
+const models = await startCouncilServer()
+afterAll(() => models.close())
 
 const RUNS = 400
 const RUNS_WITH_ACCOUNTS = 1_500
@@ -35,7 +39,7 @@ function createOracle() {
     // bytes have their own type
     if (otherTypes.includes('application/octet-stream')) return
     if (otherTypes.length > 0)
-      expect(otherTypes, what).toContain(answer.headers['content-type']?.split(';')[0])
+      expect(Object.keys(described.content), what).toContain(answer.headers['content-type']?.split(';')[0])
     else if (schema === undefined) expect(answer.text, what).toBe('')
     else expect(accepts(schema, answer.body), what).toBe(true)
   }
@@ -43,6 +47,7 @@ function createOracle() {
 
 /** What was made can be asked for. */
 function learn(ids: KnownIds, { operationId }: Json, { status, body }: Answer): void {
+  if (operationId === 'createConversation' && status === 200) ids.id.push(body.id)
   if (status !== 201) return
   if (operationId === 'appendMessages')
     ids.message.push(...[body.items ?? body].flat().map(({ id }: { id: string }) => id))
@@ -53,7 +58,8 @@ function learn(ids: KnownIds, { operationId }: Json, { status, body }: Answer): 
 
 async function firstIds(api: Api, headers: Headers = {}): Promise<KnownIds> {
   const newThread = async () => (await api.call('POST', '/api/threads', {}, headers)).body.id
-  const id = [await newThread(), await newThread()]
+  const newConversation = async () => (await api.call('POST', '/api/conversations', {}, headers)).body.id
+  const id = [await newThread(), await newThread(), await newConversation()]
   const first = await api.call(
     'POST',
     `/api/threads/${id[0]}/messages`,
@@ -69,40 +75,45 @@ async function firstIds(api: Api, headers: Headers = {}): Promise<KnownIds> {
     token: [MISSING_ID],
     sha256: [artifact.body.sha256],
     name: [MISSING_ID],
+    format: ['json', 'markdown'],
   }
 }
 
 const errorsOf = ({ logged }: Api) => logged.filter(({ level }) => level >= 50)
 
-describeApi('requests made from the OpenAPI document', (api) => {
-  test('are answered as the document says, or refused: never a 5xx', async () => {
-    const { paths } = (await api.call('GET', '/openapi.json')).body
-    // what needs an account is refused here, and tried with accounts below
-    const ofAccounts = /^\/api\/(admin|api-keys|login|logout|me|refresh|register)\b/
-    const document = {
-      paths: Object.fromEntries(Object.entries(paths).filter(([path]) => !ofAccounts.test(path))),
-    }
-    const check = createOracle()
-    const ids = await firstIds(api)
-    const statuses = new Map<number, number>()
-    await fc.assert(
-      fc.asyncProperty(anyRequest(document), async (request) => {
-        const { method, body, headers, operation } = request
-        const url = request.url(ids)
-        // checks the shape of every refusal
-        const answer = await api.call(method, url, body, headers)
-        statuses.set(answer.status, (statuses.get(answer.status) ?? 0) + 1)
-        check(operation, answer, `${method} ${url} ${body} → ${answer.status} ${answer.text}`)
-        learn(ids, operation, answer)
-      }),
-      { numRuns: RUNS, endOnFailure: true },
-    )
-    // it did reach what it was made for
-    for (const status of [200, 201, 204, 400, 404])
-      expect(statuses.get(status) ?? 0, `${status}`).toBeGreaterThan(2)
-    expect(errorsOf(api)).toEqual([])
-  })
-})
+describeApi(
+  'requests made from the OpenAPI document',
+  (api) => {
+    test('are answered as the document says, or refused: never a 5xx', async () => {
+      const { paths } = (await api.call('GET', '/openapi.json')).body
+      // what needs an account is refused here, and tried with accounts below
+      const ofAccounts = /^\/api\/(admin|api-keys|login|logout|me|refresh|register)\b/
+      const document = {
+        paths: Object.fromEntries(Object.entries(paths).filter(([path]) => !ofAccounts.test(path))),
+      }
+      const check = createOracle()
+      const ids = await firstIds(api)
+      const statuses = new Map<number, number>()
+      await fc.assert(
+        fc.asyncProperty(anyRequest(document), async (request) => {
+          const { method, body, headers, operation } = request
+          const url = request.url(ids)
+          // checks the shape of every refusal
+          const answer = await api.call(method, url, body, headers)
+          statuses.set(answer.status, (statuses.get(answer.status) ?? 0) + 1)
+          check(operation, answer, `${method} ${url} ${body} → ${answer.status} ${answer.text}`)
+          learn(ids, operation, answer)
+        }),
+        { numRuns: RUNS, endOnFailure: true },
+      )
+      // it did reach what it was made for
+      for (const status of [200, 201, 204, 400, 404])
+        expect(statuses.get(status) ?? 0, `${status}`).toBeGreaterThan(2)
+      expect(errorsOf(api)).toEqual([])
+    })
+  },
+  { council: councilAt(models) },
+)
 
 type Caller = {
   headers(): Headers
@@ -157,7 +168,7 @@ describeApi(
       expect(errorsOf(api)).toEqual([])
     }, 120_000)
   },
-  { auth: ACCOUNTS },
+  { auth: ACCOUNTS, council: councilAt(models) },
 )
 
 /** Everybody who may call, and what a caller needs to know to sign in. */
@@ -219,6 +230,7 @@ async function openCallers(api: Api) {
           token: ['-'],
           sha256: ['-'],
           name: ['-'],
+          format: ['-'],
         }
         const target = { account: user, rows }
         const known = Object.entries(valuesFor(url(none), target)).map(([name, value]) => [name, [value]])

@@ -10,7 +10,7 @@ import { createUsageService } from './service.ts'
 
 type Audited = [actor: string, action: AuditAction, about: string, target: string | undefined]
 type Store = {
-  make(settings?: UsageSettings): UsageService
+  make(settings?: UsageSettings, clock?: () => Date): UsageService
   /** Stores what a council answered, for totals. */
   say(userId: string, messages: UsageMessage[]): Promise<void>
   close(): Promise<void>
@@ -25,7 +25,8 @@ const stores: { name: string; available: boolean; open(parts: Parts): Promise<St
       const { database, tb, close } = await open()
       const parts = { audit: audit as never, clock }
       return {
-        make: (settings = TEST_USAGE) => createUsageService(database, { ...parts, settings }),
+        make: (settings = TEST_USAGE, clock = parts.clock) =>
+          createUsageService(database, { ...parts, settings, clock }),
         say: async (userId: string, messages: UsageMessage[]) => {
           const { id } = await tb.threads.create({ userId })
           const given = messages.map(({ createdAt, meta }) => ({
@@ -43,14 +44,14 @@ const stores: { name: string; available: boolean; open(parts: Parts): Promise<St
   {
     name: 'JSON files',
     available: true,
-    open: async ({ audit, clock }) => {
+    open: async ({ audit, clock: now }) => {
       const dir = await makeTempDir()
       const said = new Map<string, UsageMessage[]>()
       const messagesOf = async function* ({ userId }: { userId: string }) {
         yield* said.get(userId) ?? []
       }
       return {
-        make: (settings = TEST_USAGE) =>
+        make: (settings = TEST_USAGE, clock = now) =>
           createJsonUsage({ dir, settings, audit: audit as never, messagesOf, clock }),
         say: async (userId, messages) => void said.set(userId, messages),
         close: () => rm(dir, { recursive: true, force: true }),
@@ -191,14 +192,11 @@ for (const { name, available, open } of stores) {
       at('2026-05-04T12:00:00Z')
       const scope = newScope()
       await usage.consume(scope, 10)
-      const times = Array.from({ length: 40 }, (_, i) =>
-        i % 2 === 0 ? '2026-05-04T23:59:59.9Z' : '2026-05-05T00:00:00Z',
-      )
+      const servers = ['2026-05-04T23:59:59.9Z', '2026-05-05T00:00:00Z'].map((time) =>
+        store.make(TEST_USAGE, () => new Date(time)),
+      ) as [UsageService, UsageService]
       const all = await Promise.allSettled(
-        times.map((time) => {
-          at(time)
-          return usage.consume(scope)
-        }),
+        Array.from({ length: 40 }, (_, i) => servers[i % 2 === 0 ? 1 : 0].consume(scope)),
       )
       expect(all.filter(({ status }) => status === 'fulfilled')).toHaveLength(10)
       at('2026-05-05T00:00:00Z')

@@ -1,6 +1,7 @@
 import { type RawBuilder, sql } from 'kysely'
 import { intArray, textArray } from '../db/arrays.ts'
 import { type Db, t } from '../db/schema.ts'
+import type { ConsumeBatch } from './consume-queue.ts'
 import { NO_DAY, tierOf } from './rules.ts'
 import type { UsagePatch, UsageReceipt, UsageRecord, UsageSettings } from './schema.ts'
 
@@ -19,32 +20,33 @@ const dayBy = (clock: Clock) => sql`(${nowBy(clock)} at time zone 'utc')::date`
 const clockBy = (clock: Clock) => sql`${nowBy(clock)} as now, ${dayBy(clock)}::text as today`
 const monthOf = (day: RawBuilder<unknown>) => sql`date_trunc('month', ${day}::timestamp)::date`
 
-/** What to count: `tier` and `fitsNew` are about a user who has no row. */
-export type Wanted = { userId: string; n: number; tier: string; fitsNew: boolean; clock: Clock }
-
-/** Counts: undefined when a limit is in the way, and then nothing has changed. */
-export type Consume = (wanted: Wanted) => Promise<UsageRecord | undefined>
-
 /**
- * The statement that counts, for the tiers of a configuration, whose limits are part of its text. That is therefore always
- * the same, and is put together once.
+ * The statement that counts, for several users at once and the tiers of a configuration, whose limits are part of its text.
+ * That is therefore always the same, and is put together once. A user in whose way a limit is gets no row, and nothing
+ * of theirs has changed.
  */
-export function prepareConsume(db: Db, settings: UsageSettings): Consume {
+export function prepareConsume(db: Db, settings: UsageSettings, clock: () => Clock): ConsumeBatch {
   const compiled = consumeStatement(settings).compile(db)
-  return async ({ clock = null, ...wanted }) => {
-    const values: Record<Parameter, unknown> = { ...wanted, clock }
+  return async (calls) => {
+    const values: Record<Parameter, unknown> = {
+      userIds: textArray(calls.map(({ userId }) => userId)),
+      tiers: textArray(calls.map(({ tier }) => tier)),
+      counts: intArray(calls.map(({ n }) => n)),
+      fitNew: intArray(calls.map(({ n, mostOfNew }) => Number(n <= mostOfNew))),
+      clock: clock() ?? null,
+    }
     const parameters = compiled.parameters.map((parameter) => values[(parameter as Placeholder).of])
-    const { rows } = await db.executeQuery<UsageRecord>({ ...compiled, parameters })
-    return rows[0]
+    const { rows } = await db.executeQuery<UsageRecord & { userId: string }>({ ...compiled, parameters })
+    return new Map(rows.map(({ userId, ...record }) => [userId, record]))
   }
 }
 
-type Parameter = keyof Wanted
+type Parameter = 'userIds' | 'tiers' | 'counts' | 'fitNew' | 'clock'
 type Placeholder = { of: Parameter }
 const parameter = (of: Parameter) => sql.val<Placeholder>({ of })
 
 /** With the place of each parameter named in its stead. */
-export function consumeStatement(settings: UsageSettings): RawBuilder<UsageRecord> {
+export function consumeStatement(settings: UsageSettings): RawBuilder<UsageRecord & { userId: string }> {
   const limitOf = (own: 'daily_limit' | 'monthly_limit', ofTier: 'daily' | 'monthly') => {
     const cases = [...settings.tiers.keys()].map(
       (name) => sql`when ${sql.lit(name)} then ${sql.lit(tierOf(settings, name)[ofTier])}`,
@@ -60,22 +62,24 @@ export function consumeStatement(settings: UsageSettings): RawBuilder<UsageRecor
     + excluded.daily_used`
   const isOfMonth = sql`${monthOf(sql`u.last_reset_monthly`)} = ${monthOf(sql`(${day})`)}`
   const monthlyUsed = sql`case when ${isOfMonth} then u.monthly_used else 0 end + excluded.monthly_used`
-  return sql<UsageRecord>`
+  // all servers lock rows in the same order
+  return sql<UsageRecord & { userId: string }>`
     /* usage.consume */
     insert into ${t.usage} as u (user_id, tier, daily_used, monthly_used, total_queries, last_reset_daily,
                                  last_reset_monthly)
-    select a.user_id, a.tier, a.n, a.n, a.n, a.day, ${monthOf(sql`a.day`)}
-      from (select ${parameter('userId')}::text as user_id, ${parameter('tier')}::text as tier,
-                   ${parameter('n')}::int as n, ${parameter('fitsNew')}::boolean as fits_new,
-                   (coalesce(${parameter('clock')}::timestamptz, now()) at time zone 'utc')::date as day) a
-     where a.fits_new or exists (select from ${t.usage} known where known.user_id = a.user_id)
+    select a.user_id, a.tier, a.n, a.n, a.n, clock.day, ${monthOf(sql`clock.day`)}
+      from unnest(${parameter('userIds')}::text[], ${parameter('tiers')}::text[], ${parameter('counts')}::int[],
+                  ${parameter('fitNew')}::int[]) as a (user_id, tier, n, fits_new),
+           (select (coalesce(${parameter('clock')}::timestamptz, now()) at time zone 'utc')::date as day) clock
+     where a.fits_new = 1 or exists (select from ${t.usage} known where known.user_id = a.user_id)
+     order by a.user_id collate "C"
     on conflict (user_id) do update
        set daily_used = ${dailyUsed}, monthly_used = ${monthlyUsed},
            total_queries = u.total_queries + excluded.total_queries, last_reset_daily = ${day},
            last_reset_monthly = case when ${isOfMonth} then u.last_reset_monthly else ${monthOf(sql`(${day})`)} end,
            updated_at = now()
      where (${daily} < 0 or ${dailyUsed} <= ${daily}) and (${monthly} < 0 or ${monthlyUsed} <= ${monthly})
-    returning ${columns}`
+    returning u.user_id as "userId", ${columns}`
 }
 
 /** A user without a row has nulls. */

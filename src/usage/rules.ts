@@ -128,7 +128,7 @@ export function withLimits(settings: UsageSettings, userId: string, record: Usag
   }
 }
 
-/** Whether a user who has not asked anything may ask `n` questions. */
-export function fits({ daily, monthly }: { daily: number; monthly: number }, n: number): boolean {
-  return (daily < 0 || n <= daily) && (monthly < 0 || n <= monthly)
+/** The most questions that a user may ask who has not asked any. */
+export function mostAtOnce({ daily, monthly }: { daily: number; monthly: number }): number {
+  return Math.min(...[daily, monthly].map((limit) => (limit < 0 ? Number.POSITIVE_INFINITY : limit)))
 }

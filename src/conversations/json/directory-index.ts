@@ -37,6 +37,7 @@ const GRAIN_MS = 2_000
 // files looked at before others get their turn: some milliseconds
 const SLICE = 1_000
 const READERS = 8
+const QUIETLY = { throwIfNoEntry: false } as const
 
 export type IndexOptions = {
   /** What names of files in messages are relative to. */
@@ -85,7 +86,8 @@ export function createDirectoryIndex(
     const changed: string[] = []
     for (const [i, id] of ids.entries()) {
       if (i % SLICE === SLICE - 1) await nextTurn()
-      const stats = lstatSync(join(directory, id + EXTENSION), { throwIfNoEntry: false })
+      // join() would take as long as a fifth of the look
+      const stats = lstatSync(`${directory}/${id}${EXTENSION}`, QUIETLY)
       const known = entries.get(id)
       if (stats?.isFile() !== true) {
         forget(id)
@@ -123,7 +125,7 @@ export function createDirectoryIndex(
       if (read === undefined) entries.delete(id)
       else entries.set(id, toEntry(id, read.value, read.stamp, now))
     } catch (error) {
-      const stats = isUnreadable(error) ? lstatSync(path, { throwIfNoEntry: false }) : undefined
+      const stats = isUnreadable(error) ? lstatSync(path, QUIETLY) : undefined
       if (stats === undefined) throw error
       const stamp = stampOf(stats)
       entries.set(id, { stamp, settled: isSettled(stamp, now), time: 0 })

@@ -21,6 +21,11 @@ const YOUNG_MS = 2_000
 const TRIES = 5
 const PAUSE_MS = 25
 
+const DEL = 0x7f
+const BACKSLASH = 0x5c
+const SMALL_U = 0x75
+const HEX = Buffer.from('0123456789abcdef')
+
 /** Whether two looks at a file saw the same content. */
 export function isSame(a: Stamp, b: Stamp): boolean {
   return a.ctimeMs === b.ctimeMs && a.mtimeMs === b.mtimeMs && a.size === b.size && a.ino === b.ino
@@ -141,9 +146,22 @@ export function stampOf({ ino, size, mtimeMs, ctimeMs }: Stats): Stamp {
 }
 
 /** As Python does: two spaces, and what is not printable ASCII as escapes, which any default encoding reads. */
-export function writeDocument(value: object): string {
-  return JSON.stringify(value, null, 2).replace(
-    /[\u007f-\uffff]/g,
-    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  )
+export function writeDocument(value: object): Uint8Array {
+  const text = JSON.stringify(value, null, 2)
+  let escapes = 0
+  for (let i = 0; i < text.length; i++) if (text.charCodeAt(i) >= DEL) escapes++
+  if (escapes === 0) return Buffer.from(text, 'latin1')
+  // by hand: a regular expression takes seconds for megabytes of Cyrillic
+  const bytes = Buffer.allocUnsafe(text.length + 5 * escapes)
+  let end = 0
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i)
+    if (code < DEL) bytes[end++] = code
+    else {
+      bytes[end++] = BACKSLASH
+      bytes[end++] = SMALL_U
+      for (let shift = 12; shift >= 0; shift -= 4) bytes[end++] = HEX[(code >> shift) & 15] as number
+    }
+  }
+  return bytes
 }

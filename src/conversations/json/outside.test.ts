@@ -55,6 +55,21 @@ describe('a file that is changed by hand', () => {
     expect(await titles()).toEqual([])
   })
 
+  test('is seen when changes follow each other faster than the clock of the file system ticks', async () => {
+    for (let i = 0; i < 300; i++) {
+      const title = `title ${i % 10}`
+      await edit('a', { title })
+      expect(await store.listConversations(local)).toMatchObject([{ title }])
+    }
+    await unlink(pathOf('a'))
+    for (let i = 0; i < 300; i++) {
+      await edit('b', {})
+      expect(await store.listConversations(local)).toHaveLength(1)
+      await unlink(pathOf('b'))
+      expect(await store.listConversations(local)).toEqual([])
+    }
+  })
+
   test('is seen when it is as old and as long as one that settled', async () => {
     const longAgo = new Date('2020-01-01')
     await edit('a', { title: 'one' })
@@ -65,6 +80,17 @@ describe('a file that is changed by hand', () => {
     await edit('a', { title: 'two' })
     await utimes(pathOf('a'), longAgo, longAgo)
     expect(await store.listConversations(local)).toMatchObject([{ title: 'two' }])
+  })
+
+  test('is seen by whoever asks after it, when many ask', async () => {
+    const askAfterwards = async (i: number) => {
+      await delay(i)
+      await edit(`c${i}`, { title: `title ${i}` })
+      const listed = await store.listConversations(local)
+      return listed.some(({ id, title }) => id === `c${i}` && title === `title ${i}`)
+    }
+    const seen = await Promise.all(Array.from({ length: 100 }, (_, i) => askAfterwards(i)))
+    expect(seen.filter((one) => !one)).toEqual([])
   })
 
   test('keeps the change when messages are added', async () => {
@@ -162,7 +188,7 @@ describe('a process that is killed while it writes', () => {
     const texts = (await textsOf(store, 'a')).map((text) => text.replace(/x+$/, ''))
     expect(said.filter((text) => !texts.includes(text))).toEqual([])
     expect(new Set(texts).size).toBe(texts.length)
-    expect(said.length).toBeGreaterThan(20)
+    expect(said.length).toBeGreaterThan(5)
     expect(stale, 'no lock was left: nothing was killed in the middle').toBeGreaterThan(0)
     const longAgo = new Date(Date.now() - 4_000_000)
     for (const name of await readdir(folder))
