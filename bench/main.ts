@@ -4,6 +4,7 @@ import { benchArtifacts } from './artifacts.ts'
 import { benchAuth } from './auth.ts'
 import { benchCheckpoints } from './checkpoints.ts'
 import { benchCompression } from './compression.ts'
+import { benchConversations } from './conversations.ts'
 import type { BenchOptions } from './harness.ts'
 import { benchThreads } from './threads.ts'
 
@@ -13,6 +14,7 @@ const suites: Record<string, (options: BenchOptions) => Promise<void>> = {
   compression: benchCompression,
   checkpoints: benchCheckpoints,
   artifacts: benchArtifacts,
+  conversations: benchConversations,
 }
 
 const { values, positionals } = parseArgs({

@@ -99,14 +99,16 @@ describe('a conversation as Markdown', () => {
     ]
     for (const one of odd) {
       expect(markdown(one)).toMatch(/^# /)
-      expect(createMatcher('none of them')(one as Conversation)).toEqual([])
+      const { title, messages } = one as Conversation
+      const placed = Array.isArray(messages) ? messages.entries() : []
+      expect(createMatcher('none of them')(title, placed)).toEqual([])
     }
   })
 })
 
 describe('the text around a match', () => {
   const snippet = (text: string, q: string) =>
-    createMatcher(q)(conversationOf('c', [{ role: 'user', content: text }]))[0]?.snippet
+    createMatcher(q)('Trip', [[0, { role: 'user', content: text }]])[0]?.snippet
 
   test('is one line, cut between characters', () => {
     expect(snippet('a\n\tb  needle\0c', 'needle')).toBe('a b needle c')

@@ -38,12 +38,15 @@ export function createConsumeQueue(consume: ConsumeBatch, { lanes }: { lanes: nu
       const batch = takeBatch()
       if (batch.length === 0) return
       running++
-      void run(batch).finally(() => {
-        running--
-        for (const [{ wanted }] of batch) busy.delete(wanted.userId)
-        start()
-      })
+      // whoever asks again as soon as there is an answer is in time for the next statement
+      void run(batch).finally(() => setImmediate(release, batch))
     }
+  }
+
+  const release = (batch: Group[]) => {
+    running--
+    for (const [{ wanted }] of batch) busy.delete(wanted.userId)
+    start()
   }
 
   const takeBatch = (): Group[] => {
