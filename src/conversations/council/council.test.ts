@@ -264,7 +264,8 @@ for (const store of stores) {
       follow(({ stage }) => (stage === 'stage3' ? { status: 500, error: 'x' } : undefined))
       await expect(ask()).rejects.toMatchObject({ code: 'unavailable' })
       follow()
-      await ask()
+      const { metadata } = await ask()
+      expect(Object.keys(metadata ?? {}).sort()).toEqual(['aggregate_rankings', 'label_to_model', 'usage'])
       // stages 1 and 2 are there
       expect(countAsked(server)).toEqual({ 'alpha stage3': 1, 'namer title': 1 })
       expect((await read()).messages).toHaveLength(2)
@@ -274,13 +275,15 @@ for (const store of stores) {
     test('who gives up and asks again goes on, with what was spent', async () => {
       const { ask, used, told, events } = await begin()
       const hold = gate()
-      follow(async ({ stage }) => {
-        if (stage === 'stage2') await hold.opened
+      follow(async ({ stage, model }) => {
+        if (stage === 'stage2' && model === 'alpha') await hold.opened
         return undefined
       })
       const controller = new AbortController()
       const asked = ask(undefined, controller.signal)
       await expect.poll(() => events.at(-1)?.type, { timeout: 5_000 }).toBe('stage2_start')
+      await expect.poll(() => countAsked(server)['gamma stage2'], { timeout: 5_000 }).toBe(1)
+      await new Promise((resolve) => setTimeout(resolve, 100))
       controller.abort(new Error('had enough'))
       await expect(asked).rejects.toThrow('had enough')
       hold.open()
@@ -288,7 +291,8 @@ for (const store of stores) {
       const { metadata } = await ask()
       expect(told().slice(3)).toEqual([...ALL, 'title_complete', 'complete'])
       expect(Object.keys(countAsked(server)).filter((name) => name.endsWith('stage1'))).toEqual([])
-      expect(metadata?.usage?.filter(({ stage }) => stage === 'stage1')).toHaveLength(3)
+      const spentIn = (wanted: string) => metadata?.usage?.filter(({ stage }) => stage === wanted).length
+      expect([spentIn('stage1'), spentIn('stage2')]).toEqual([3, 5])
       expect(await used()).toBe(1)
     })
 
