@@ -61,6 +61,8 @@ const DRIVERS: [driver: RegExp, adapters: RegExp][] = [
   [/^@(aws-sdk|smithy)\//, /^blobs\/s3(-[a-z]+)?\.ts$/],
   [/^(io)?redis$/, /^redis\/client\.ts$/],
   [/^@opentelemetry\//, /^traces\.ts$/],
+  // what asks models sees to time limits and keys
+  [/^openai$/, /^conversations\/council\/models\.ts$/],
   [/^prom-client$/, /^http\/(process-)?metrics\.ts$/],
 ]
 const LOADS_SERVICES = /\/service\.ts$|^(threadbase|server)\.ts$/

@@ -95,6 +95,12 @@ describe('the architecture', () => {
       "import { Counter } from 'prom-client'",
       /driver prom-client/,
     ],
+    [
+      'models are asked elsewhere than in the council',
+      'flows/x.ts',
+      "const { default: OpenAI } = await import('openai')",
+      /driver openai/,
+    ],
     ['one port imports another', 'cache/x.ts', "import { x } from '../db/types.ts'", /sideways/],
     ['something outside of src', 'core/x.ts', "import { x } from '../../test/harness.ts'", /outside of src/],
     ['a file that is not there', 'core/x.ts', "import { x } from './gone.ts'", /does not exist/],

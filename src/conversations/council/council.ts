@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Type } from 'typebox'
 import { ThreadbaseError } from '../../core/errors.ts'
 import type { Logger } from '../../core/log.ts'
@@ -33,7 +34,7 @@ export type CouncilParts = {
   credentials: UserKeys | undefined
   log: Logger
   settings: CouncilSettings
-  /** After so many seconds without a word of the process that answers, another may. Default 20. */
+  /** After so many seconds without a word of the process that answers, another may. Default 10. */
   leaseS?: number
 }
 
@@ -54,7 +55,9 @@ export type AskOptions = {
 
 export type Council = ReturnType<typeof createCouncil>
 
-const DEFAULT_LEASE_S = 20
+const DEFAULT_LEASE_S = 10
+/** Of an answer that is given up, to be kept; a database that is away must not hold the server. */
+const GIVE_UP_MS = 5_000
 const MAX_CONTENT = 1_000_000
 // something to answer
 const Content = Type.String({ maxLength: MAX_CONTENT, pattern: '\\S' })
@@ -140,7 +143,7 @@ export function createCouncil(parts: CouncilParts) {
       closing.abort(
         new ThreadbaseError('unavailable', 'the server is shutting down: ask the same again, and it goes on'),
       )
-      await Promise.all(running)
+      await Promise.race([Promise.all(running), sleep(GIVE_UP_MS, undefined, { ref: false })])
     },
   }
 }

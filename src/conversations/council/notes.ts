@@ -12,8 +12,13 @@ export type OpenNotes = {
 
 /** The metadata of an answer, each change of which is in the turn: who takes it over goes on with them. */
 export function openNotes(turn: Turn): OpenNotes {
-  const { paid, ...before } = (turn.metadata ?? {}) as TurnNotes
-  let notes: CouncilMetadata = before
+  const { paid, failures = [], ...before } = (turn.metadata ?? {}) as TurnNotes
+  // in a stage that is gone through again they may answer
+  const lasting = failures.filter(
+    ({ stage }) =>
+      (stage === 'stage1' && turn.stage1 !== undefined) || (stage === 'stage2' && turn.stage2 !== undefined),
+  )
+  let notes: CouncilMetadata = lasting.length > 0 ? { ...before, failures: lasting } : before
   return {
     all: () => notes,
     add(more) {

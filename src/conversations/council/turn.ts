@@ -60,6 +60,8 @@ export async function holdTurn(
       await turns.finish(scope, id, holder, answer)
     },
     async release() {
+      // what was spent since the last stage is known to who goes on
+      await save().catch(noop)
       await end()
       await turns
         .release(scope, id, holder)
