@@ -29,6 +29,8 @@ create table :"schema".usage (
   -- the days (UTC) that the counters are of: of another day or month they count as 0
   last_reset_daily   date not null default (now() at time zone 'utc')::date,
   last_reset_monthly date not null default (now() at time zone 'utc')::date,
+  -- the usage.json that it was moved from: the way back has its spelling, and all else that was in it
+  file               json,
   created_at         timestamptz(3) not null default now(),
   updated_at         timestamptz(3) not null default now(),
   primary key (user_id)

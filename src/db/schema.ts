@@ -271,6 +271,7 @@ export type UsageTable = {
   total_queries: Generated<number>
   last_reset_daily: ColumnType<string, string | undefined, string>
   last_reset_monthly: ColumnType<string, string | undefined, string>
+  file: Json | null
   created_at: Timestamp
   updated_at: Timestamp
 }

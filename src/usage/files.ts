@@ -9,7 +9,7 @@ import { NO_LIMIT, type UsageRecord } from './schema.ts'
 
 export type UsageFile = Record<string, unknown>
 
-type Field = keyof UsageRecord
+type Field = Exclude<keyof UsageRecord, 'file'>
 
 // the seed's spelling first: that of new files
 const NAMES: Record<Field, readonly string[]> = {

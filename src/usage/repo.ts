@@ -1,4 +1,5 @@
 import { type RawBuilder, sql } from 'kysely'
+import { encodeJson } from '../core/json.ts'
 import { intArray, textArray } from '../db/arrays.ts'
 import { type Db, t } from '../db/schema.ts'
 import type { ConsumeBatch } from './consume-queue.ts'
@@ -137,20 +138,21 @@ type ToInsert = { userId: string; record: UsageRecord & { tier: string } }
 export async function insertRows(db: Db, rows: ToInsert[]): Promise<string[]> {
   const ints = (pick: (record: UsageRecord) => number | null) =>
     sql`${intArray(rows.map(({ record }) => pick(record)))}::int[]`
-  const texts = (pick: (row: ToInsert) => string) => sql`${textArray(rows.map(pick))}::text[]`
+  const texts = (pick: (row: ToInsert) => string | null) => sql`${textArray(rows.map(pick))}::text[]`
   const { rows: inserted } = await sql<{ user_id: string }>`
     /* usage.import */
     insert into ${t.usage} (user_id, tier, daily_used, daily_limit, monthly_used, monthly_limit, total_queries,
-                            last_reset_daily, last_reset_monthly)
+                            last_reset_daily, last_reset_monthly, file)
     select g.user_id, g.tier, g.daily_used, g.daily_limit, g.monthly_used, g.monthly_limit, g.total::bigint, g.day::date,
-           g.month::date
+           g.month::date, g.file::json
       from unnest(${texts(({ userId }) => userId)}, ${texts(({ record }) => record.tier)},
                   ${ints(({ dailyUsed }) => dailyUsed)}, ${ints(({ dailyLimit }) => dailyLimit)},
                   ${ints(({ monthlyUsed }) => monthlyUsed)}, ${ints(({ monthlyLimit }) => monthlyLimit)},
                   ${texts(({ record }) => String(record.totalQueries))},
                   ${texts(({ record }) => record.lastResetDaily ?? NO_DAY)},
-                  ${texts(({ record }) => record.lastResetMonthly ?? NO_DAY)})
-           as g (user_id, tier, daily_used, daily_limit, monthly_used, monthly_limit, total, day, month)
+                  ${texts(({ record }) => record.lastResetMonthly ?? NO_DAY)},
+                  ${texts(({ record: { file } }) => (file ? encodeJson(file) : null))})
+           as g (user_id, tier, daily_used, daily_limit, monthly_used, monthly_limit, total, day, month, file)
     on conflict (user_id) do nothing
     returning user_id`.execute(db)
   return inserted.map(({ user_id }) => user_id)
@@ -164,7 +166,7 @@ export async function listRows(
 ): Promise<(UsageRecord & { userId: string })[]> {
   const { rows } = await sql<UsageRecord & { userId: string }>`
     /* usage.list */
-    select u.user_id as "userId", ${columns} from ${t.usage} u where u.user_id > ${after}
+    select u.user_id as "userId", ${columns}, u.file from ${t.usage} u where u.user_id > ${after}
      order by u.user_id limit ${limit}::int`.execute(db)
-  return rows
+  return rows.map(({ file, ...row }) => (file ? { ...row, file } : row))
 }

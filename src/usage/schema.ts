@@ -114,6 +114,8 @@ export type UsageRecord = {
   lastResetDaily: string | null
   /** A day of the month that `monthlyUsed` is of. */
   lastResetMonthly: string | null
+  /** The file that it was moved from, as parsed: the way back has its spelling, and all else that was in it. */
+  file?: Record<string, unknown> | null
 }
 
 /**

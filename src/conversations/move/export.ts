@@ -244,8 +244,9 @@ async function exportUsage(run: Run): Promise<void> {
       continue
     }
     const toFile = (found: unknown) => {
-      if (!isObject(found)) return writeUsageFile(userId, record)
-      return saysTheSame(slices, userId, found, record) ? found : writeUsageFile(userId, record, found)
+      const base = isObject(found) ? found : record.file
+      if (!isObject(base)) return writeUsageFile(userId, record)
+      return saysTheSame(slices, userId, base, record) ? base : writeUsageFile(userId, record, base)
     }
     run.add({ ...about, ...(await write(run, file, toFile)) })
   }

@@ -210,6 +210,27 @@ for (const engine of engines) {
         })
       })
 
+      test('usage that went there and back is equal JSON, in its own spelling, until it changes', async () => {
+        await make({ conversations: 6 })
+        await put('usage/bare/usage.json', {
+          daily_count: 3,
+          own: { field: '\0' },
+          last_daily_reset: '2024-01',
+        })
+        await move()
+        const back = join(parent, `back ${folders}`)
+        await write(back)
+        expect(await readFolder(join(back, 'usage'))).toEqual(await readFolder(join(dir, 'usage')))
+        await store.tb.usage.consume({ userId: 'bare' })
+        await write(back, { force: true })
+        const day = new Date().toISOString()
+        expect(JSON.parse(await readFile(join(back, 'usage/bare/usage.json'), 'utf8'))).toMatchObject({
+          daily_count: 1,
+          own: { field: '\0' },
+          last_daily_reset: day.slice(0, 7),
+        })
+      })
+
       test('a conversation that has grown gets what is missing, with newer fields', async () => {
         const [first, second] = [new Date('2024-01-01T01:00:00Z'), new Date('2024-01-01T05:00:00Z')]
         const document = {

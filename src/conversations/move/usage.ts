@@ -18,7 +18,7 @@ export type UsageOfFile = { file: string; userId: string; record: UsageRecord }
 /** @throws Refusal */
 export function readUsage(file: string, userId: string, value: unknown): UsageOfFile {
   try {
-    return { file, userId, record: readUsageFile(value) }
+    return { file, userId, record: { ...readUsageFile(value), file: value as Record<string, unknown> } }
   } catch (error) {
     if (isThreadbaseError(error)) throw new Refusal(error.message)
     throw error
@@ -67,7 +67,7 @@ export function saysTheSame(
   file: unknown,
   record: UsageRecord,
 ): boolean {
-  const whole = ({ tier, dailyLimit, monthlyLimit, ...others }: UsageRecord) => {
+  const whole = ({ tier, dailyLimit, monthlyLimit, file: _, ...others }: UsageRecord) => {
     const name = tier ?? (userId === LOCAL_USER ? settings.localTier : settings.defaultTier)
     const limits = settings.tiers.get(name)
     const limit = (own: number | null, ofTier: number | null | undefined) => own ?? ofTier ?? NO_LIMIT
