@@ -207,9 +207,11 @@ describe('digestJson', () => {
       .map((all) => Object.fromEntries(all))
     const value = fc.oneof(anyJson, fields, fc.array(fc.oneof(odd, fields, anyJson), { maxLength: 4 }))
     // numbers that only their text holds are written in one of several ways: other tests look at them
-    const plain = value.filter((one) => !/\d{17}/.test(JSON.stringify(one) ?? ''))
+    const plain = value.filter((one) => !/\d{16}/.test(JSON.stringify(one) ?? ''))
     fc.assert(
-      fc.property(plain, (one) => expect(canonicalJson(one)).toBe(byHand(one))),
+      fc.property(plain, (one) => {
+        expect(canonicalJson(one)).toBe(byHand(one))
+      }),
       { numRuns: 3_000 },
     )
   })
