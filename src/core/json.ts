@@ -55,7 +55,58 @@ function normalizeDecimal(text: string): string {
 
 /** Keys sorted at every level: equal values, equal texts. A missing value (undefined) is null. */
 export function canonicalJson(value: unknown): string {
-  return writeCanonical(value, 0)
+  // messages are digested one by one: what JSON.stringify can write is not written piece by piece
+  const sorted = sortKeys(value, 0)
+  return sorted === OTHER ? writeCanonical(value, 0) : (JSON.stringify(sorted) ?? 'null')
+}
+
+const OTHER = Symbol()
+const [ZERO, NINE] = [0x30, 0x39]
+
+/** The value with sorted keys; itself when they are. OTHER where JSON.stringify would not write it as {@link writeCanonical} does. */
+function sortKeys(value: unknown, depth: number): unknown {
+  if (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') return value
+  if (value === null) return value
+  if (typeof value !== 'object' || depth > MAX_JSON_DEPTH) return OTHER
+  if (Array.isArray(value)) return sortItems(value, depth + 1)
+  // no raw number, date or the like
+  return Object.getPrototypeOf(value) === Object.prototype
+    ? sortFields(value as Record<string, unknown>, depth + 1)
+    : OTHER
+}
+
+function sortItems(list: unknown[], depth: number): unknown {
+  let copy = list
+  for (let i = 0; i < list.length; i++) {
+    const item = sortKeys(list[i], depth)
+    if (item === OTHER) return OTHER
+    if (item === list[i]) continue
+    if (copy === list) copy = list.slice()
+    copy[i] = item
+  }
+  return copy
+}
+
+function sortFields(fields: Record<string, unknown>, depth: number): unknown {
+  const keys = Object.keys(fields)
+  let same = true
+  for (let i = 0; i < keys.length; i++) {
+    const key = keys[i] as string
+    const first = key.charCodeAt(0)
+    // an object would put such keys elsewhere
+    if ((first >= ZERO && first <= NINE) || key === '__proto__' || key === 'toJSON') return OTHER
+    if (i > 0 && key < (keys[i - 1] as string)) same = false
+  }
+  if (!same) keys.sort()
+  let copy: Record<string, unknown> | undefined = same ? undefined : {}
+  for (const key of keys) {
+    const value = fields[key]
+    const item = sortKeys(value, depth)
+    if (item === OTHER) return OTHER
+    if (copy === undefined && item !== value) copy = { ...fields }
+    if (copy !== undefined) copy[key] = item
+  }
+  return copy ?? fields
 }
 
 function writeCanonical(value: unknown, depth: number): string {

@@ -1,4 +1,4 @@
-import { stat } from 'node:fs/promises'
+import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { ThreadbaseError } from '../../core/errors.ts'
 import { canonicalJson } from '../../core/json.ts'
@@ -149,7 +149,7 @@ async function takeConversation(
     other,
   })
   if (only !== undefined && userId !== only) return skip('of another user')
-  const first = await findFirst(folder, place, userId, id)
+  const first = findFirst(folder, place, userId, id)
   if (first !== undefined) {
     const other = await read(first).catch((error: Error) => {
       throw new Refusal(`${first} has the same id and ${error.message}`, { other: first })
@@ -173,20 +173,23 @@ export function ownerOf(document: unknown, only: string | undefined): string {
 }
 
 /** Another file of this conversation, in a place that comes before. */
-async function findFirst(
-  folder: CouncilFolder,
-  place: Place,
-  userId: string,
-  id: string,
-): Promise<string | undefined> {
+function findFirst(folder: CouncilFolder, place: Place, userId: string, id: string): string | undefined {
   if (!isPathSegment(userId)) return undefined
   for (const before of ORDER.slice(0, ORDER.indexOf(place))) {
     const path = pathOf(folder, before, userId, id)
     if (path === undefined) continue
-    const found = await stat(join(folder.dir, path)).catch(() => undefined)
-    if (found?.isFile()) return path
+    if (isFile(join(folder.dir, path))) return path
   }
   return undefined
+}
+
+function isFile(path: string): boolean {
+  try {
+    // most are not there, and an error for each would take longer than the look
+    return statSync(path, { throwIfNoEntry: false })?.isFile() === true
+  } catch {
+    return false
+  }
 }
 
 async function storeBatch({ slices, options }: Run, batch: Batch): Promise<MoveLine[]> {

@@ -1,6 +1,8 @@
 import { isUtf8 } from 'node:buffer'
-import { type FileHandle, open } from 'node:fs/promises'
+import { closeSync, fstatSync, open as openWithCallback, readFileSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { setTimeout } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import { isThreadbaseError } from '../../core/errors.ts'
 import { isRawNumber, parseJson } from '../../core/json.ts'
 import { findJsonError, type TextPosition } from '../../core/json-position.ts'
@@ -54,20 +56,23 @@ export async function readJsonFile(path: string, onLarge?: () => Promise<void>):
   }
 }
 
+const openFile = promisify(openWithCallback)
+
+/** Waits for the disk where it looks the file up; what it then reads is small, or waited for. */
 async function readBytes(path: string, onLarge?: () => Promise<void>) {
-  let file: FileHandle | undefined
+  let fd: number | undefined
   try {
-    file = await open(path)
-    const { size, mtime, birthtime } = await file.stat()
+    fd = await openFile(path, 'r')
+    const { size, mtime, birthtime } = fstatSync(fd)
     if (size > MAX_FILE_BYTES) throw new Refusal(`is larger than ${MAX_FILE_BYTES / 1024 / 1024} MB`)
     if (size > LARGE_BYTES) await onLarge?.()
-    const content = await file.readFile()
+    const content = size > LARGE_BYTES ? await readFile(path) : readFileSync(fd)
     return { content, bytes: content.length, mtime, birthtime }
   } catch (error) {
     if (error instanceof Refusal) throw error
     throw new Refusal(`cannot be read (${(error as { code?: string }).code ?? String(error)})`)
   } finally {
-    await file?.close()
+    if (fd !== undefined) closeSync(fd)
   }
 }
 
