@@ -41,6 +41,39 @@ for (const engine of engines) {
       ])
     })
 
+    test('totals count what the metadata of an answer says, however it is spelled', async () => {
+      const { conversations, usage } = opened.tb
+      const scope = { userId: randomUUID() }
+      const spellings = [
+        { usage: [{ model: 'list', input_tokens: 1, output_tokens: 2 }] },
+        { usage: { model: 'object', prompt_tokens: 3, completion_tokens: 4 } },
+        { usage: { prompt_tokens: 5, completion_tokens: 6 }, model: 'beside' },
+        {
+          usage_metadata: { input_tokens: 7, output_tokens: 8 },
+          response_metadata: { model_name: 'langchain' },
+        },
+        { usage: [], model: 'nothing' },
+        { usage: 'none', model: 'nothing' },
+      ]
+      const messages = spellings.map((metadata) => ({
+        role: 'assistant',
+        stage3: { response: 'x' },
+        metadata,
+      }))
+      const document = { id: randomUUID(), created_at: '2026-01-01T00:00:00', title: 'x', messages }
+      await conversations.saveConversation(scope, document as never)
+      const totals = await usage.totals(scope)
+      expect(
+        totals.map(({ model, inputTokens, outputTokens }) => [model, inputTokens, outputTokens]),
+      ).toEqual([
+        ['beside', 5, 6],
+        ['langchain', 7, 8],
+        ['list', 1, 2],
+        ['object', 3, 4],
+      ])
+      expect(await conversations.getConversation(scope, document.id)).toEqual(document)
+    })
+
     test('a thread of another kind is no conversation', async () => {
       const { conversations, threads } = opened.tb
       const scope = { userId: randomUUID() }
