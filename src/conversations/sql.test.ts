@@ -1,6 +1,9 @@
 import { randomUUID } from 'node:crypto'
+import { setTimeout } from 'node:timers/promises'
+import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { engines, type TestDatabase } from '../../test/harness.ts'
+import { t } from '../db/schema.ts'
 
 for (const engine of engines) {
   describe.skipIf(!engine.available)(`conversations on ${engine.name}`, () => {
@@ -73,6 +76,24 @@ for (const engine of engines) {
       ])
       expect(await conversations.getConversation(scope, document.id)).toEqual(document)
     })
+
+    // the embedded store has one connection: nobody else deletes meanwhile
+    test.skipIf(engine.name === 'pglite')(
+      'a turn begun while its conversation is deleted finds none',
+      async () => {
+        const { conversations, database } = opened.tb
+        const scope = { userId: randomUUID() }
+        const { id } = await conversations.createConversation(scope)
+        const turn = { content: 'x', holder: randomUUID(), leaseS: 10 }
+        const begun = await database.db.transaction().execute(async (tx) => {
+          await sql`delete from ${t.threads} where user_id = ${scope.userId} and id = ${id}::uuid`.execute(tx)
+          const begun = conversations.turns.begin(scope, id, turn).catch((error) => error)
+          await setTimeout(300)
+          return { begun }
+        })
+        expect(await begun.begun).toMatchObject({ code: 'not_found' })
+      },
+    )
 
     test('a thread of another kind is no conversation', async () => {
       const { conversations, threads } = opened.tb
