@@ -51,6 +51,17 @@ describe('a DATABASE_URL of json:', () => {
     ])
   })
 
+  test('totals pass over what a hand put among the messages', async () => {
+    const meta = { usage: [{ model: 'by-hand', input_tokens: 1, output_tokens: 2 }] }
+    const messages = [null, 'text', 5, { role: 'assistant', metadata: meta }]
+    const file = { id: 'edited', created_at: '2024-03-01T00:00:00', title: 'x', messages }
+    const user = join(dir, 'data', 'conversations', 'editor')
+    await mkdir(user)
+    await writeFile(join(user, 'edited.json'), JSON.stringify(file))
+    const totals = await tb.usage.totals({ userId: 'editor' }, { since: '2024-03-01', until: '2024-03-01' })
+    expect(totals).toMatchObject([{ model: 'by-hand', calls: 1 }])
+  })
+
   test('a change of tier is said in the log, since there is no audit log', async () => {
     const { log, logged } = recordingLog()
     await using opened = await openConversations({ url: `json:${join(dir, 'data')}`, env: ENV, log })

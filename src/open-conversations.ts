@@ -1,4 +1,5 @@
 import type { AuditService } from './audit/service.ts'
+import type { CouncilMessage } from './conversations/schema.ts'
 import {
   type ConversationStore,
   createSqlConversations,
@@ -46,7 +47,9 @@ function auditInLog(log: Logger): Pick<AuditService, 'record'> {
 async function* readMessages(conversations: ConversationStore, scope: Scope): AsyncGenerator<UsageMessage> {
   for (const { id } of await conversations.listConversations(scope)) {
     const conversation = await conversations.findConversation(scope, id).catch(() => undefined)
-    for (const { metadata, created_at, timestamp } of conversation?.messages ?? []) {
+    for (const message of conversation?.messages ?? []) {
+      // files that a hand has edited may have anything among their messages
+      const { metadata, created_at, timestamp } = Object(message) as CouncilMessage
       const time = parseTime(created_at) ?? parseTime(timestamp) ?? parseTime(conversation?.created_at)
       const isMeta = typeof metadata === 'object' && metadata !== null
       if (isMeta && time !== undefined) yield { createdAt: time, meta: metadata as Record<string, unknown> }

@@ -74,7 +74,7 @@ function firstCall(url: string, mode: AuthMode, hasDatabase: boolean): string {
   if (mode === 'accounts') return `curl -s ${url}/api/login -d username=NAME --data-urlencode password=…`
   const credential =
     mode === 'jwt' ? "-H 'authorization: Bearer TOKEN'" : "-H 'x-proxy-secret: …' -H 'x-user-id: NAME'"
-  return `curl -s ${url}/api/me ${credential}`
+  return `curl -s ${url}/api/${hasDatabase ? 'me' : 'conversations'} ${credential}`
 }
 
 function nextSignal(): Promise<NodeJS.Signals> {

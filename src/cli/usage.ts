@@ -69,6 +69,8 @@ export function usageCommand(cli: CliContext): Command {
 
 /** The id of an account, else the text itself: users of an external provider have none before they come. */
 async function idOf(tb: Threadbase, name: string): Promise<string> {
+  // accounts are rows: beside JSON files there are none
+  if (tb.database.engine === 'none') return name
   try {
     return (await tb.identity.users.find(name)).id
   } catch (error) {

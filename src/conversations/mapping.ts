@@ -94,11 +94,10 @@ export function toMessage(message: CouncilMessage): NewMessage {
   const asFields = content === undefined || hasStages(message)
   if (asFields !== looksLikeFields(asFields ? fields : content)) mark.as = asFields ? 'fields' : 'content'
   if (!asFields && Object.keys(others).length > 0) mark.fields = others
-  const usage = readUsage(message)
   return {
     role: known ? (role as Role) : 'system',
     content: asFields ? fields : content,
-    meta: { ...(isEmpty(mark) ? {} : { council: mark }), ...(usage === undefined ? {} : { usage }) },
+    meta: { ...(isEmpty(mark) ? {} : { council: mark }), ...readUsage(message) },
   }
 }
 
@@ -123,11 +122,20 @@ function looksLikeFields(content: unknown): boolean {
   return typeof content === 'object' && content !== null && !Array.isArray(content) && hasStages(content)
 }
 
-/** The calls of models in a message's metadata, which totals are summed from. */
-function readUsage({ metadata }: CouncilMessage): unknown[] | undefined {
-  const usage = (metadata as { usage?: unknown } | null | undefined)?.usage
-  return Array.isArray(usage) && usage.length > 0 ? usage : undefined
+/** What totals are summed from, of a message's metadata: the calls of models, and their model where it stands beside them. */
+function readUsage({ metadata }: CouncilMessage): Fields {
+  const { usage, usage_metadata, model, response_metadata } = Object(metadata) as Fields
+  if (Array.isArray(usage)) return usage.length > 0 ? { usage } : {}
+  const calls = isObject(usage) ? { usage } : isObject(usage_metadata) ? { usage_metadata } : undefined
+  if (calls === undefined) return {}
+  return {
+    ...calls,
+    ...(typeof model === 'string' ? { model } : {}),
+    ...(isObject(response_metadata) ? { response_metadata } : {}),
+  }
 }
+
+const isObject = (value: unknown) => typeof value === 'object' && value !== null && !Array.isArray(value)
 
 function toTitle(title: unknown): string {
   if (typeof title !== 'string' || title === '') return NEW_TITLE

@@ -1,6 +1,9 @@
 import { randomUUID } from 'node:crypto'
+import { setTimeout } from 'node:timers/promises'
+import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { engines, type TestDatabase } from '../../test/harness.ts'
+import { t } from '../db/schema.ts'
 
 for (const engine of engines) {
   describe.skipIf(!engine.available)(`conversations on ${engine.name}`, () => {
@@ -40,6 +43,57 @@ for (const engine of engines) {
         { id: made.id, created_at: made.created_at, title: made.title, message_count: 2 },
       ])
     })
+
+    test('totals count what the metadata of an answer says, however it is spelled', async () => {
+      const { conversations, usage } = opened.tb
+      const scope = { userId: randomUUID() }
+      const spellings = [
+        { usage: [{ model: 'list', input_tokens: 1, output_tokens: 2 }] },
+        { usage: { model: 'object', prompt_tokens: 3, completion_tokens: 4 } },
+        { usage: { prompt_tokens: 5, completion_tokens: 6 }, model: 'beside' },
+        {
+          usage_metadata: { input_tokens: 7, output_tokens: 8 },
+          response_metadata: { model_name: 'langchain' },
+        },
+        { usage: [], model: 'nothing' },
+        { usage: 'none', model: 'nothing' },
+      ]
+      const messages = spellings.map((metadata) => ({
+        role: 'assistant',
+        stage3: { response: 'x' },
+        metadata,
+      }))
+      const document = { id: randomUUID(), created_at: '2026-01-01T00:00:00', title: 'x', messages }
+      await conversations.saveConversation(scope, document as never)
+      const totals = await usage.totals(scope)
+      expect(
+        totals.map(({ model, inputTokens, outputTokens }) => [model, inputTokens, outputTokens]),
+      ).toEqual([
+        ['beside', 5, 6],
+        ['langchain', 7, 8],
+        ['list', 1, 2],
+        ['object', 3, 4],
+      ])
+      expect(await conversations.getConversation(scope, document.id)).toEqual(document)
+    })
+
+    // the embedded store has one connection: nobody else deletes meanwhile
+    test.skipIf(engine.name === 'pglite')(
+      'a turn begun while its conversation is deleted finds none',
+      async () => {
+        const { conversations, database } = opened.tb
+        const scope = { userId: randomUUID() }
+        const { id } = await conversations.createConversation(scope)
+        const turn = { content: 'x', holder: randomUUID(), leaseS: 10 }
+        const begun = await database.db.transaction().execute(async (tx) => {
+          await sql`delete from ${t.threads} where user_id = ${scope.userId} and id = ${id}::uuid`.execute(tx)
+          const begun = conversations.turns.begin(scope, id, turn).catch((error) => error)
+          await setTimeout(300)
+          return { begun }
+        })
+        expect(await begun.begun).toMatchObject({ code: 'not_found' })
+      },
+    )
 
     test('a thread of another kind is no conversation', async () => {
       const { conversations, threads } = opened.tb

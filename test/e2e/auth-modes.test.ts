@@ -41,6 +41,15 @@ describe('serve', () => {
     },
   )
 
+  test('on JSON files suggests a call that works there', async () => {
+    const env = { AUTH_MODE: 'proxy', PROXY_SECRET: SECRET, DATA_DIR: await newDataDir() }
+    const server = await serve({ ...env, DATABASE_URL: `json:${env.DATA_DIR}/json` })
+    const path = /curl .*http:\/\/[^/]+(\/\S+)/.exec(server.stdout())?.[1]
+    const headers = { 'x-proxy-secret': SECRET, 'x-user-id': 'anna' }
+    expect((await fetch(server.url + path, { headers })).status).toBe(200)
+    await stop(server)
+  })
+
   test('in accounts mode without a user says how to make one', async () => {
     const env = { ...(await availableStores.at(-1)?.newEnv()), AUTH_MODE: 'accounts', AUTH_SECRET: SECRET }
     const server = await serve(env)

@@ -1,5 +1,11 @@
 import { beforeAll, describe, expect, test } from 'vitest'
-import { availableStores, cleanUpAfterAll, type Environment, runHere } from './processes.ts'
+import {
+  availableStores,
+  cleanUpAfterAll,
+  type Environment,
+  runHere,
+  temporaryDirectory,
+} from './processes.ts'
 
 cleanUpAfterAll()
 
@@ -46,4 +52,14 @@ describe.each(availableStores)('threadbase usage on $name', ({ newEnv }) => {
     expect(code).toBe(2)
     expect(stderr).toMatch(message)
   })
+})
+
+test('threadbase usage on JSON files, where ids are all that users have', async () => {
+  const env = { DATABASE_URL: `json:${await temporaryDirectory()}`, LOG_LEVEL: 'silent' }
+  const usage = (...args: string[]) => runHere(['usage', ...args], env)
+  const set = 'anna  pro  today 0 of 7  this month 0 of 3000  ever 0\n'
+  expect(await usage('set', 'anna', '--tier', 'pro', '--daily', '7')).toMatchObject({ code: 0, stdout: set })
+  expect(await usage('show', 'anna')).toMatchObject({ code: 0, stdout: set })
+  expect(await usage('show')).toMatchObject({ code: 0, stdout: set })
+  expect(await usage('totals')).toMatchObject({ code: 0, stdout: '' })
 })

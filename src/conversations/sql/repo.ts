@@ -154,6 +154,8 @@ export async function takeTurn(
     insert into ${t.councilTurns} as turn (user_id, thread_id, holder, lease_until)
     select th.user_id, th.id, ${holder}::uuid, ${until(leaseS)}
       from ${t.threads} th where ${isCouncil(userId)} and th.id = ${id}::uuid
+       -- waits for who deletes it, and then finds none
+       for key share of th
     on conflict (user_id, thread_id) do update
        set holder = excluded.holder, lease_until = excluded.lease_until, updated_at = now()
      where turn.lease_until <= clock_timestamp() or turn.holder = excluded.holder
