@@ -1,6 +1,6 @@
-import { toStorableText } from '../core/json.ts'
+import { isRawNumber, toStorableText } from '../core/json.ts'
 import { type NewMessage, ROLES, type Role } from '../messages/schema.ts'
-import { threadIdOf } from './ids.ts'
+import { isPathSegment, threadIdOf } from './ids.ts'
 import { type Conversation, type CouncilMessage, MAX_TITLE, NEW_TITLE } from './schema.ts'
 
 /*
@@ -66,19 +66,21 @@ export function fromThread(thread: {
   createdAt: Date
 }): { id: string; created_at?: unknown; title?: unknown } & Fields {
   const mark = markOf<ThreadMark>(thread.meta)
-  const absent = new Set(mark.absent)
+  const absent = new Set(Array.isArray(mark.absent) ? mark.absent : [])
   const title = thread.title ?? NEW_TITLE
   // a title that was changed since is the column's
   const ownTitle = 'title' in mark && toTitle(mark.title) === title ? mark.title : title
   const named = {
-    id: mark.id ?? thread.id,
+    // a fork has its origin's meta, but is a conversation of its own
+    id: isPathSegment(mark.id) && threadIdOf(mark.id) === thread.id ? mark.id : thread.id,
     created_at: 'created_at' in mark ? mark.created_at : writeTime(thread.createdAt),
     title: ownTitle,
   }
   const present = Object.entries(named).filter(
     ([name]) => !absent.has(name) || (name === 'title' && title !== toTitle(undefined)),
   )
-  return { id: named.id, ...Object.fromEntries(present), ...mark.fields }
+  const { id: _, created_at: _c, title: _t, messages: _m, ...fields } = fieldsOf(mark)
+  return { id: named.id, ...Object.fromEntries(present), ...fields }
 }
 
 /** The row of a message, without a `messageId` and a time of its own. */
@@ -108,10 +110,13 @@ export function fromMessage(row: {
   meta: Record<string, unknown>
 }): CouncilMessage {
   const mark = markOf<MessageMark>(row.meta)
-  const asFields = mark.as === undefined ? looksLikeFields(row.content) : mark.as === 'fields'
-  const fields = asFields ? (row.content as Fields) : { content: row.content, ...mark.fields }
-  if (!('role' in mark)) return { role: row.role, ...fields }
-  return mark.role === null ? fields : { role: (mark.role as { is: unknown }).is, ...fields }
+  const asFields =
+    mark.as === undefined ? looksLikeFields(row.content) : mark.as === 'fields' && isFields(row.content)
+  const { content: _, ...others } = fieldsOf(mark)
+  const fields = asFields ? (row.content as Fields) : { content: row.content, ...others }
+  if (mark.role === null) return fields
+  const role = isFields(mark.role) && 'is' in mark.role ? mark.role.is : row.role
+  return { role, ...fields }
 }
 
 const STAGES = ['stage1', 'stage2', 'stage3'] as const
@@ -119,7 +124,7 @@ const hasStages = (message: object) => STAGES.some((stage) => stage in message)
 
 /** Content that is the fields of an answer, not something that was said. */
 function looksLikeFields(content: unknown): boolean {
-  return typeof content === 'object' && content !== null && !Array.isArray(content) && hasStages(content)
+  return isFields(content) && hasStages(content)
 }
 
 /** What totals are summed from, of a message's metadata: the calls of models, and their model where it stands beside them. */
@@ -159,8 +164,15 @@ export function writeTime(date: Date): string {
   return date.toISOString().replace('Z', '+00:00')
 }
 
+// users may write to meta: a mark may be anything
 function markOf<T>({ council }: Record<string, unknown>): Partial<T> {
-  return typeof council === 'object' && council !== null ? (council as T) : ({} as Partial<T>)
+  return isFields(council) ? (council as Partial<T>) : {}
+}
+
+const fieldsOf = ({ fields }: { fields?: unknown }): Fields => (isFields(fields) ? fields : {})
+
+function isFields(value: unknown): value is Fields {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && !isRawNumber(value)
 }
 
 const isEmpty = (value: object) => Object.keys(value).length === 0

@@ -124,15 +124,7 @@ async function forEach<T>(
 async function exportConversation(run: Run, userId: string, thread: repo.CouncilThread): Promise<WriteLine> {
   const id = idOfThread(thread)
   const head = toHead(thread)
-  const about = { kind: 'conversation', userId, id: String(id) } as const
-  // it is in the meta of its thread, which users may write
-  if (!isPathSegment(id))
-    return {
-      ...about,
-      file: '',
-      status: 'failed',
-      reason: `the id of thread ${thread.id} cannot be the name of a file`,
-    }
+  const about = { kind: 'conversation', userId, id } as const
   const file = await choosePath(run, userId, id, head, fileMarkOf(thread).place)
   if (file === undefined) {
     const reason = 'the id of its user cannot be the name of a directory'

@@ -198,19 +198,30 @@ describeMoves('folders that are moved, and written', (fixture) => {
   })
 
   test('an id in the meta of a thread, which users may write, is never a path', async () => {
-    await store.tb.threads.create(
-      { userId: 'u' },
-      {
-        kind: 'council',
-        meta: { council: { id: '../../../escaped' }, council_file: { place: '../..', id: null } },
-      },
-    )
+    const council = { id: '../../../escaped', absent: 5 }
+    const meta = { council, council_file: { place: '../..', id: null } }
+    const { id } = await store.tb.threads.create({ userId: 'u' }, { kind: 'council', meta })
     await store.tb.threads.create({ userId: '..' }, { kind: 'council' })
-    const { report, lines } = await write(join(dir, 'data'))
-    expect([report.conversations.failed, lines.map(({ status }) => status)]).toEqual([
-      2,
-      ['failed', 'failed'],
+    const { lines } = await write(join(dir, 'data'))
+    expect(lines.map(({ file, status }) => [status, file]).sort()).toEqual([
+      ['failed', expect.stringMatching(/^conversations\/\.\.\//)],
+      ['written', `conversations/u/${id}.json`],
     ])
     expect(await readdir(dir)).toEqual(['data'])
+  })
+
+  test('a fork does not take the file of its origin', async () => {
+    const scope = { userId: 'u' }
+    const { conversations, threads } = store.tb
+    await conversations.createConversation(scope, 'trip')
+    const [thread] = (await threads.list(scope, {})).items
+    const fork = await threads.fork(scope, thread?.id ?? '')
+    const { lines } = await write(dir)
+    expect(lines.map(({ file, status }) => [status, file]).sort()).toEqual(
+      [
+        ['written', `conversations/u/${fork.id}.json`],
+        ['written', 'conversations/u/trip.json'],
+      ].sort(),
+    )
   })
 })
