@@ -8,6 +8,7 @@ export type LineReport<T> = {
   /**
    * Writes the report, JSON and text, each at once: `facts` with all lines as `files`, and `heading` with the lines that
    * have a text, those for which `first` holds before the others.
+   * @throws unavailable when the disk is full, for one; then there is no report, and nothing is left of it
    */
   end(facts: object, heading: string, text: (line: T) => string, first: (line: T) => boolean): Promise<void>
 }
@@ -24,30 +25,44 @@ export function createLineReport<T>(file: string): LineReport<T> {
   const lines = join(dirname(file), `.${basename(file)}.${process.pid}.part`)
   const fd = openToWrite(lines, file)
   return {
-    add: (line) => void writeSync(fd, `${JSON.stringify(line)}\n`),
+    add: (line) => writeAll(fd, `${oneLine(line)}\n`, file),
     async end(facts, heading, text, first) {
       closeSync(fd)
-      await writeWhole(file, async (write) => {
-        write(`${JSON.stringify(facts, null, 2).slice(0, -2)},\n  "files": [`)
-        let count = 0
-        for await (const line of readLines(lines)) write(`${count++ === 0 ? '' : ','}\n    ${line}`)
-        write('\n  ]\n}\n')
-      })
-      await writeWhole(textFileOf(file), async (write) => {
-        write(heading)
-        for (const wanted of [true, false]) {
-          for await (const json of readLines(lines)) {
-            const line = JSON.parse(json) as T
-            if (first(line) === wanted) write(`${printable(text(line))}\n`)
+      try {
+        await writeWhole(file, async (write) => {
+          write(`${JSON.stringify(facts, null, 2).slice(0, -2)},\n  "files": [`)
+          let count = 0
+          for await (const line of readLines(lines)) write(`${count++ === 0 ? '' : ','}\n    ${line}`)
+          write('\n  ]\n}\n')
+        })
+        await writeWhole(textFileOf(file), async (write) => {
+          write(heading)
+          for (const wanted of [true, false]) {
+            for await (const json of readLines(lines)) {
+              const line = JSON.parse(json) as T
+              if (first(line) === wanted) write(`${printable(text(line))}\n`)
+            }
           }
-        }
-      })
-      rmSync(lines)
+        })
+      } finally {
+        rmSync(lines)
+      }
     },
   }
 }
 
-const readLines = (file: string) => createInterface({ input: createReadStream(file), crlfDelay: Infinity })
+/** JSON without the line separators of Unicode, at which readline would cut it. */
+const oneLine = (line: unknown) =>
+  JSON.stringify(line).replace(/[\u2028\u2029]/g, (char) => `\\u${char.charCodeAt(0).toString(16)}`)
+
+async function* readLines(file: string): AsyncGenerator<string> {
+  const input = createReadStream(file)
+  try {
+    yield* createInterface({ input, crlfDelay: Infinity })
+  } finally {
+    input.destroy()
+  }
+}
 
 async function writeWhole(
   file: string,
@@ -60,10 +75,10 @@ async function writeWhole(
     await make((text) => {
       held += text
       if (held.length < 65_536) return
-      writeSync(fd, held)
+      writeAll(fd, held, file)
       held = ''
     })
-    writeSync(fd, held)
+    writeAll(fd, held, file)
     fsyncSync(fd)
   } catch (error) {
     rmSync(part, { force: true })
@@ -80,6 +95,18 @@ function openToWrite(part: string, file: string): number {
   } catch (error) {
     const { code } = error as { code?: string }
     throw new ThreadbaseError('invalid_input', `the report ${file} cannot be written (${code})`, { file })
+  }
+}
+
+/** A disk that is nearly full takes a part, and says so only the next time. @throws unavailable */
+function writeAll(fd: number, text: string, file: string): void {
+  const bytes = Buffer.from(text)
+  try {
+    for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done)
+  } catch (error) {
+    const { code } = error as { code?: string }
+    const message = `the report ${file} cannot be written (${code})`
+    throw new ThreadbaseError('unavailable', message, { file }, { cause: error })
   }
 }
 

@@ -55,20 +55,25 @@ async function run(cli: CliContext, dir: string, options: Options): Promise<void
   const report = createLineReport<object>(file)
   const started = performance.now()
   const state: State = { failures: [] }
+  // a move that cannot be reported is told of all the same
   const finish = async (ended: string, error?: unknown) => {
     state.progress?.stop()
     const seconds = (performance.now() - started) / 1_000
     const summary = describe(state, ended, seconds)
-    await report.end(
-      toFacts(state, dir, options, ended, seconds, error),
-      `threadbase migrate-json ${printable(dir)}\n${summary}\n`,
-      (line) => toText(line as Json),
-      (line) => (line as Json).status === 'failed',
-    )
-    cli.stdout.write(`${summary}${describeFailures(state, textFileOf(file))}report: ${file}\n`)
+    const heading = `threadbase migrate-json ${printable(dir)}\n${summary}\n`
+    const text = (line: object) => toText(line as Json)
+    const isFailure = (line: object) => (line as Json).status === 'failed'
+    try {
+      await report.end(toFacts(state, dir, options, ended, seconds, error), heading, text, isFailure)
+      cli.stdout.write(`${summary}${describeFailures(state, textFileOf(file))}report: ${file}\n`)
+    } catch (problem) {
+      cli.stdout.write(`${summary}${describeFailures(state, undefined)}`)
+      throw error ?? problem
+    }
   }
+  let interrupted = false
   try {
-    const interrupted = await untilInterrupted(async (signal) => {
+    interrupted = await untilInterrupted(async (signal) => {
       try {
         await move(cli, tb, { dir, options, state, signal, add: (line) => report.add(toJson(line)) })
       } catch (error) {
@@ -76,13 +81,13 @@ async function run(cli: CliContext, dir: string, options: Options): Promise<void
         if (!signal.aborted) throw error
       }
     })
-    await finish(interrupted ? 'interrupted' : 'completed')
-    if (interrupted) cli.setExitCode(130)
-    else if (countFailed(state.report) > 0) cli.setExitCode(1)
   } catch (error) {
     await finish('failed', error)
     throw error
   }
+  await finish(interrupted ? 'interrupted' : 'completed')
+  if (interrupted) cli.setExitCode(130)
+  else if (countFailed(state.report) > 0) cli.setExitCode(1)
 }
 
 type State = {
@@ -235,8 +240,9 @@ function describe({ report, backup }: State, ended: string, seconds: number): st
   return `${lines.join('\n')}\n`
 }
 
-function describeFailures({ failures, report }: State, textFile: string): string {
+function describeFailures({ failures, report }: State, textFile: string | undefined): string {
   const more = countFailed(report) - failures.length
   const lines = failures.map((line) => `  ${printable(line)}\n`)
-  return `${lines.join('')}${more > 0 ? `  and ${formatCount(more)} more: ${textFile} lists all\n` : ''}`
+  const where = textFile === undefined ? '' : `: ${textFile} lists all`
+  return `${lines.join('')}${more > 0 ? `  and ${formatCount(more)} more${where}\n` : ''}`
 }

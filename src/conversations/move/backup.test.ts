@@ -5,6 +5,7 @@ import { link, mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'no
 import { basename, join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { makeCouncilFolder } from '../../../test/council-folders.ts'
+import { canMount, mountDisk } from '../../../test/disks.ts'
 import { makeTempDir } from '../../../test/harness.ts'
 import { backUpFolder } from './backup.ts'
 
@@ -109,4 +110,21 @@ test('it stops when it is told to, and leaves nothing', async () => {
   const call = backUpFolder(dir, { signal: controller.signal, onProgress: () => controller.abort() })
   await expect(call).rejects.toThrow()
   expect(await readdir(parent)).toEqual(['data'])
+})
+
+test.skipIf(!canMount())('a disk that is full is told by its name, and nothing is left on it', async () => {
+  await makeCouncilFolder(dir, { conversations: 5 })
+  await writeFile(join(dir, 'conversations/large.json'), randomBytes(500_000))
+  const disk = join(parent, 'disk')
+  await mkdir(disk)
+  expect(mountDisk(disk, 128 * 1024)).toBe(true)
+  try {
+    await expect(backUpFolder(dir, { file: disk })).rejects.toMatchObject({
+      code: 'unavailable',
+      message: expect.stringMatching(`^no backup was made in ${disk}: ENOSPC`),
+    })
+    expect(await readdir(disk)).toEqual([])
+  } finally {
+    execFileSync('umount', [disk])
+  }
 })

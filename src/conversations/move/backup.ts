@@ -83,7 +83,10 @@ async function pack(dir: string, part: string, { signal }: BackupOptions): Promi
     const { code, tarCode } = error as { code?: string; tarCode?: string }
     // it shrank, or is gone
     if (tarCode !== undefined || code === 'EOF' || code === 'ENOENT') throw new Difference(messageOf(error))
-    throw error
+    if (code === undefined || signal?.aborted === true) throw error
+    // a full disk is told without a name
+    const message = `no backup was made in ${dirname(part)}: ${messageOf(error)}`
+    throw new ThreadbaseError('unavailable', message, { dir }, { cause: error })
   }
   const file = await open(part, 'r+')
   try {
