@@ -92,7 +92,7 @@ describe('serve refuses', () => {
     [{ DATABASE_URL: 'mysql://u:hunter2@h/d' }, 'DATABASE_URL must be a postgres:// URL'],
     [{ DATABASE_URL: 'json:' }, 'DATABASE_URL json: must name a directory'],
     [{ DATABASE_URL: 'json:./data', AUTH_MODE: 'accounts' }, 'AUTH_MODE=accounts needs a database'],
-    [{ DATABASE_URL: 'json:./data', NODE_ENV: 'production' }, 'needs a DATABASE_URL of PostgreSQL'],
+    [{ DATABASE_URL: 'json:./data', NODE_ENV: 'production' }, 'NODE_ENV=production needs a DATABASE_URL'],
   ])('%j', async (env, message) => {
     const { code, stdout, stderr } = await runHere(['serve'], {
       DATA_DIR: await temporaryDirectory(),
