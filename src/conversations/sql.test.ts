@@ -1,6 +1,9 @@
 import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { engines, type TestDatabase } from '../../test/harness.ts'
+import { createSqlConversations } from './sql/store.ts'
+import type { ConversationStore } from './store.ts'
 
 for (const engine of engines) {
   describe.skipIf(!engine.available)(`conversations on ${engine.name}`, () => {
@@ -39,6 +42,32 @@ for (const engine of engines) {
       expect(await conversations.listConversations(scope)).toEqual([
         { id: made.id, created_at: made.created_at, title: made.title, message_count: 2 },
       ])
+    })
+
+    test('a question is stored once, also by who was overtaken while it began', async () => {
+      const { conversations, messages, database, threads } = opened.tb
+      const scope = { userId: randomUUID() }
+      const { id } = await conversations.createConversation(scope)
+      const begin = (store: ConversationStore, leaseS: number) =>
+        store.turns.begin(scope, id, { content: 'why?', holder: randomUUID(), leaseS })
+      let other: Promise<unknown> | undefined
+      const late = async () => {
+        // the lease is over by now
+        await sleep(30)
+        other ??= begin(conversations, 10).catch(() => {})
+        await Promise.race([other, sleep(100)])
+      }
+      const slow = createSqlConversations(database, {
+        threads,
+        messages: {
+          append: async (...args) => late().then(() => messages.append(...args)),
+          appendIn: async (...args) => late().then(() => messages.appendIn(...args)),
+        },
+      })
+      await begin(slow, 0.01).catch(() => {})
+      await other
+      const { messages: stored } = await conversations.getConversation(scope, id)
+      expect(stored).toEqual([{ role: 'user', content: 'why?' }])
     })
 
     test('a thread of another kind is no conversation', async () => {
