@@ -1,9 +1,11 @@
 import { randomUUID } from 'node:crypto'
-import { setTimeout } from 'node:timers/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { engines, type TestDatabase } from '../../test/harness.ts'
 import { t } from '../db/schema.ts'
+import { createSqlConversations } from './sql/store.ts'
+import type { ConversationStore } from './store.ts'
 
 for (const engine of engines) {
   describe.skipIf(!engine.available)(`conversations on ${engine.name}`, () => {
@@ -88,12 +90,38 @@ for (const engine of engines) {
         const begun = await database.db.transaction().execute(async (tx) => {
           await sql`delete from ${t.threads} where user_id = ${scope.userId} and id = ${id}::uuid`.execute(tx)
           const begun = conversations.turns.begin(scope, id, turn).catch((error) => error)
-          await setTimeout(300)
+          await sleep(300)
           return { begun }
         })
         expect(await begun.begun).toMatchObject({ code: 'not_found' })
       },
     )
+
+    test('a question is stored once, also by who was overtaken while it began', async () => {
+      const { conversations, messages, database, threads } = opened.tb
+      const scope = { userId: randomUUID() }
+      const { id } = await conversations.createConversation(scope)
+      const begin = (store: ConversationStore, leaseS: number) =>
+        store.turns.begin(scope, id, { content: 'why?', holder: randomUUID(), leaseS })
+      let other: Promise<unknown> | undefined
+      const late = async () => {
+        // the lease is over by now
+        await sleep(30)
+        other ??= begin(conversations, 10).catch(() => {})
+        await Promise.race([other, sleep(100)])
+      }
+      const slow = createSqlConversations(database, {
+        threads,
+        messages: {
+          append: async (...args) => late().then(() => messages.append(...args)),
+          appendIn: async (...args) => late().then(() => messages.appendIn(...args)),
+        },
+      })
+      await begin(slow, 0.01).catch(() => {})
+      await other
+      const { messages: stored } = await conversations.getConversation(scope, id)
+      expect(stored).toEqual([{ role: 'user', content: 'why?' }])
+    })
 
     test('a thread of another kind is no conversation', async () => {
       const { conversations, threads } = opened.tb

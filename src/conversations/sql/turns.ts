@@ -10,7 +10,7 @@ import * as repo from './repo.ts'
 /** The answers under way, as rows of `council_turns`. */
 export function createTurns(
   { forUser }: Pick<Database, 'forUser'>,
-  messages: Pick<MessageService, 'append' | 'appendIn'>,
+  messages: Pick<MessageService, 'appendIn'>,
 ): TurnStore {
   /** @throws not_found, or conflict: why a turn is not the caller's */
   async function explain(userId: string, id: string, threadId: string): Promise<never> {
@@ -24,16 +24,21 @@ export function createTurns(
       const userId = userOf(scope)
       const threadId = threadIdOf(requireConversationId(id))
       const question = questionOf(content)
-      const db = forUser(userId)
       const lease = { holder, leaseS }
-      const taken = await repo.takeTurn(db, userId, threadId, lease)
-      if (taken === undefined) return explain(userId, id, threadId)
-      const [last, before] = await repo.lastMessages(db, userId, threadId, 2)
-      const resumed = last !== undefined && isQuestion(last, content)
-      if (!resumed) await messages.append(scope, threadId, [toMessage(question)])
-      const stored = resumed && taken.state?.content === content ? taken.state : { content }
-      if (!(await repo.saveTurn(db, userId, threadId, lease, stored))) await explain(userId, id, threadId)
-      return { turn: stored, first: resumed ? before === undefined : last === undefined, resumed }
+      // at once: who is overtaken by the end of its lease must not store the question a second time
+      return forUser(userId)
+        .transaction()
+        .execute(async (tx) => {
+          if (!(await repo.lockThread(tx, userId, threadId))) throw conversationNotFound(id)
+          const taken = await repo.takeTurn(tx, userId, threadId, lease)
+          if (taken === undefined) throw turnConflict(id)
+          const [last, before] = await repo.lastMessages(tx, userId, threadId, 2)
+          const resumed = last !== undefined && isQuestion(last, content)
+          if (!resumed) await messages.appendIn(tx, scope, threadId, [toMessage(question)])
+          const stored = resumed && taken.state?.content === content ? taken.state : { content }
+          await repo.saveTurn(tx, userId, threadId, lease, stored)
+          return { turn: stored, first: resumed ? before === undefined : last === undefined, resumed }
+        })
     },
 
     async save(scope, id, holder, turn, leaseS) {
