@@ -189,6 +189,9 @@ describe('files of usage', () => {
     const scope = newScope()
     await mkdir(pathOf(scope.userId), { recursive: true })
     await expect(usage.consume(scope)).rejects.toMatchObject(UNAVAILABLE)
+    // users see what is said: where the directory is is none of their concern
+    const message = `usage/${scope.userId}/usage.json cannot be read (EISDIR)`
+    await expect(usage.read(scope)).rejects.toMatchObject({ ...UNAVAILABLE, message })
     await rm(join(dir, 'usage', scope.userId), { recursive: true })
     const file = join(dir, 'file')
     await writeFile(file, '')

@@ -44,7 +44,7 @@ export function openUsageFiles(dir: string) {
 
     /** Users who have a directory, by id. */
     async listUsers(): Promise<string[]> {
-      const entries = await answering(root, () => readdir(root, { withFileTypes: true }))
+      const entries = await answering('usage', () => readdir(root, { withFileTypes: true }))
       return (entries ?? [])
         .filter((entry) => entry.isDirectory() && isPathSegment(entry.name))
         .map(({ name }) => name)
@@ -62,7 +62,8 @@ function pathOf(root: string, userId: string): string {
 }
 
 async function read(path: string, userId: string): Promise<Found> {
-  const text = await answering(path, () => readFile(path, 'utf8'))
+  const place = `usage/${userId}/${FILE}`
+  const text = await answering(place, () => readFile(path, 'utf8'))
   if (text === undefined) return {}
   try {
     const file = parseJson(text)
@@ -70,7 +71,6 @@ async function read(path: string, userId: string): Promise<Found> {
   } catch (cause) {
     // not the caller's input: nothing may be counted until somebody has mended it
     const problem = cause instanceof Error ? cause.message : String(cause)
-    const place = `usage/${userId}/${FILE}`
     throw new ThreadbaseError(
       'unavailable',
       `${place} cannot be read: ${problem}`,
@@ -81,12 +81,12 @@ async function read(path: string, userId: string): Promise<Found> {
 }
 
 /** Undefined when there is no such file. @throws unavailable when the file system refuses */
-async function answering<T>(path: string, work: () => Promise<T>): Promise<T | undefined> {
+async function answering<T>(place: string, work: () => Promise<T>): Promise<T | undefined> {
   try {
     return await work()
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     if (code === 'ENOENT') return undefined
-    throw new ThreadbaseError('unavailable', `${path} cannot be read (${code})`, { code }, { cause })
+    throw new ThreadbaseError('unavailable', `${place} cannot be read (${code})`, { code }, { cause })
   }
 }
