@@ -5,20 +5,25 @@ import { configDefaults, defineConfig } from 'vitest/config'
  * with the same statements: there is nothing in it to run once more.
  */
 const ALIKE_IN_EVERY_MODE = [
-  'src/{blobs,bus,cache,config,core,redis}/**',
-  'src/open-blobs.test.ts',
+  'src/{blobs,bus,cache,config,core,files,redis}/**',
+  'src/{open-blobs,open-conversations}.test.ts',
   'src/encryption.test.ts',
   'src/credentials/{key-source,vault}.test.ts',
   'src/artifacts/upkeep/{interleavings,upkeep}.test.ts',
   'src/checkpoints/{serde,tree,validation,versions}.test.ts',
   'src/checkpoints/store/texts.test.ts',
+  'src/conversations/json/**',
+  'src/conversations/council/{models,prompts,ranking,title}.test.ts',
+  // these open their stores in both modes, or the processes around one
+  'src/conversations/move/**',
+  'src/conversations/{mapping,render}.test.ts',
   'src/db/{arrays,directory-lock,pglite,postgres}.test.ts',
   'src/http/{limits,metrics,traces,uploads,web}.test.ts',
   'src/identity/{addresses,checks,external,passwords,secret-file,tokens}.test.ts',
   'src/transfer/cli.test.ts',
   'test/{architecture,docs,harness,kill-artifacts,openai-server,ports,redis-access,redis-faults}.test.ts',
   'test/langgraph/{dialogues,kill,two-runs}.test.ts',
-  'test/e2e/{auth-modes,blobs,keys,package,redis,refusals,two-servers,users,walkthrough}.test.ts',
+  'test/e2e/{auth-modes,blobs,council,keys,package,redis,refusals,two-servers,users,walkthrough}.test.ts',
 ]
 const again = process.env.THREADBASE_TEST_RLS === 'enforce'
 
@@ -29,7 +34,7 @@ export default defineConfig({
     globalSetup: ['test/global-setup.ts'],
     reporters: ['default', './test/reporter.ts'],
     // real databases and child processes: a slow machine must not fail a correct run
-    testTimeout: 60_000,
+    testTimeout: 120_000,
     hookTimeout: 120_000,
     pool: 'forks',
     maxWorkers: 2,

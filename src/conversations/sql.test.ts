@@ -79,6 +79,37 @@ for (const engine of engines) {
       expect(await conversations.getConversation(scope, document.id)).toEqual(document)
     })
 
+    test('totals count an answer once, however often its conversation is forked', async () => {
+      const { conversations, threads, usage } = opened.tb
+      const scope = { userId: randomUUID() }
+      const { id } = await conversations.createConversation(scope)
+      const answer = (inputTokens: number) => ({
+        stage1: [],
+        stage2: [],
+        stage3: { model: 'm', response: 'x' },
+        metadata: { usage: [{ model: 'm', input_tokens: inputTokens, output_tokens: 0 }] },
+      })
+      await conversations.addAssistantMessage(scope, id, answer(1))
+      const fork = await threads.fork(scope, id)
+      await sleep(5)
+      await conversations.addAssistantMessage(scope, fork.id, answer(10))
+      expect(await usage.totals(scope)).toMatchObject([{ calls: 2, inputTokens: 11 }])
+      await conversations.deleteConversation(scope, id)
+      expect(await usage.totals(scope)).toMatchObject([{ calls: 2, inputTokens: 11 }])
+    })
+
+    test('a counter that is full counts no further, and stops nobody without a limit', async () => {
+      const { usage } = opened.tb
+      const scope = { userId: randomUUID() }
+      const today = new Date().toISOString().slice(0, 10)
+      const full = { dailyUsed: 2_147_483_647, monthlyUsed: 2_147_483_647, totalQueries: 5 }
+      const days = { lastResetDaily: today, lastResetMonthly: today }
+      await usage.importRecords(
+        new Map([[scope.userId, { tier: 'enterprise', dailyLimit: -1, monthlyLimit: -1, ...full, ...days }]]),
+      )
+      expect((await usage.consume(scope)).usage).toMatchObject({ dailyUsed: 2_147_483_647, totalQueries: 6 })
+    })
+
     // the embedded store has one connection: nobody else deletes meanwhile
     test.skipIf(engine.name === 'pglite')(
       'a turn begun while its conversation is deleted finds none',

@@ -42,6 +42,9 @@ export function prepareConsume(db: Db, settings: UsageSettings, clock: () => Clo
   }
 }
 
+// the most that a counter holds: whose limit is higher has none
+const MAX_INT = sql.lit(2_147_483_647)
+
 type Parameter = 'userIds' | 'tiers' | 'counts' | 'fitNew' | 'clock'
 type Placeholder = { of: Parameter }
 const parameter = (of: Parameter) => sql.val<Placeholder>({ of })
@@ -59,10 +62,10 @@ export function consumeStatement(settings: UsageSettings): RawBuilder<UsageRecor
   // as countingDay and turnTo of rules.ts
   const day = sql`case when u.last_reset_daily = excluded.last_reset_daily + 1 then u.last_reset_daily
     else excluded.last_reset_daily end`
-  const dailyUsed = sql`case when u.last_reset_daily - excluded.last_reset_daily in (0, 1) then u.daily_used else 0 end
+  const dailyUsed = sql`case when u.last_reset_daily - excluded.last_reset_daily in (0, 1) then u.daily_used else 0 end::bigint
     + excluded.daily_used`
   const isOfMonth = sql`${monthOf(sql`u.last_reset_monthly`)} = ${monthOf(sql`(${day})`)}`
-  const monthlyUsed = sql`case when ${isOfMonth} then u.monthly_used else 0 end + excluded.monthly_used`
+  const monthlyUsed = sql`case when ${isOfMonth} then u.monthly_used else 0 end::bigint + excluded.monthly_used`
   // all servers lock rows in the same order
   return sql<UsageRecord & { userId: string }>`
     /* usage.consume */
@@ -75,7 +78,7 @@ export function consumeStatement(settings: UsageSettings): RawBuilder<UsageRecor
      where a.fits_new = 1 or exists (select from ${t.usage} known where known.user_id = a.user_id)
      order by a.user_id collate "C"
     on conflict (user_id) do update
-       set daily_used = ${dailyUsed}, monthly_used = ${monthlyUsed},
+       set daily_used = least(${dailyUsed}, ${MAX_INT}), monthly_used = least(${monthlyUsed}, ${MAX_INT}),
            total_queries = u.total_queries + excluded.total_queries, last_reset_daily = ${day},
            last_reset_monthly = case when ${isOfMonth} then u.last_reset_monthly else ${monthOf(sql`(${day})`)} end,
            updated_at = now()

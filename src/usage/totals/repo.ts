@@ -20,6 +20,12 @@ const tokens = (places: readonly Place[]) => {
 }
 const cost = sql`case when ${firstOf(PLACES.cost, asNumber)} >= 0 then round(${firstOf(PLACES.cost, asNumber)}, 12) end`
 
+// the messages that a fork has of its origin were paid for there, while that is there
+const notCopied = sql`
+  and not exists (select from ${t.threads} f
+                   where f.user_id = m.user_id and f.id = m.thread_id and f.forked_from is not null
+                     and m.created_at < f.created_at)`
+
 /** Newest day first, then by model; one more than {@link MAX_TOTALS} at most. */
 export async function sumMessages(db: Db, userId: string, { since, until }: Range): Promise<UsageTotal[]> {
   const { rows } = await sql<UsageTotal & { input: string; output: string; costText: string | null }>`
@@ -33,6 +39,7 @@ export async function sumMessages(db: Db, userId: string, { since, until }: Rang
              cross join lateral jsonb_array_elements(
                    case when jsonb_typeof(a.usage) = 'array' then a.usage else jsonb_build_array(a.usage) end) call
              where m.user_id = ${userId} and m.created_at >= ${since}::timestamptz
+               ${notCopied}
                and m.created_at < ${until}::timestamptz and m.meta ?| '{usage,usage_metadata}'::text[]
                and jsonb_typeof(call) = 'object') c
      group by c.day, c.model order by c.day desc, c.model collate "C" limit ${MAX_TOTALS + 1}::int`.execute(
