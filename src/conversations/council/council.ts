@@ -173,10 +173,11 @@ async function answerTurn(parts: CouncilParts, asking: Asking, tell: Tell): Prom
     // the title's cost is part of the answer's
     const newTitle = await naming
     const answer: CouncilAnswer = { ...stages, metadata: notes.all() }
+    // first: nobody would name the conversation when the process ends behind its answer
+    const isNamed = newTitle !== undefined && (await saveTitle(parts, asking, newTitle))
     await held.finish(answer)
     tell({ type: 'stage3_complete', data: answer.stage3 })
-    if (newTitle !== undefined && (await saveTitle(parts, asking, newTitle)))
-      tell({ type: 'title_complete', data: { title: newTitle } })
+    if (isNamed) tell({ type: 'title_complete', data: { title: newTitle } })
     tell({ type: 'complete' })
     return answer
   } finally {
