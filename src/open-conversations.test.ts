@@ -97,7 +97,7 @@ describe('a DATABASE_URL of json:', () => {
     await using opened = await openConversations({ url: `json:${join(dir, 'data')}`, env: ENV, log })
     expect(opened.kind).toBe('json')
     expect((await opened.listConversations(LOCAL)).map(({ id }) => id)).toEqual(['old'])
-    expect(logged[0]).toMatchObject({
+    expect(logged.find(({ message }) => message === 'opened')).toMatchObject({
       message: 'opened',
       facts: { store: expect.stringContaining('JSON files') },
     })

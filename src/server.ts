@@ -5,7 +5,7 @@ import { requireMigrated } from './db/migrate.ts'
 import { loadMigrations } from './db/migrations.ts'
 import { type AppOptions, buildApp } from './http/app.ts'
 import { isLoopbackAddress } from './http/hosts.ts'
-import { openConfigured, type Threadbase } from './threadbase.ts'
+import { logChoice, openConfigured, type Threadbase } from './threadbase.ts'
 import { openTraces } from './traces.ts'
 
 export type RunningServer = {
@@ -36,6 +36,7 @@ export async function startServer(config: Config, log: AppOptions['log']): Promi
   try {
     const threadbase = await openConfigured(config, log, traces?.beginStatement)
     opened = threadbase
+    logChoice(threadbase, log)
     const migrations = await loadMigrations()
     const revision = async () => {
       await requireMigrated(threadbase.database, migrations)

@@ -151,10 +151,18 @@ export type Ports = Pick<Threadbase, 'blobs' | 'cache' | 'bus'>
  *   process has the embedded store open
  */
 export async function openThreadbase(options: ThreadbaseOptions = {}): Promise<Threadbase> {
-  return openConfigured(toConfig(options), options.log ?? silentLog, undefined, options)
+  const { log = silentLog } = options
+  const threadbase = await openConfigured(toConfig(options), log, undefined, options)
+  logChoice(threadbase, log)
+  return threadbase
 }
 
-/** As {@link openThreadbase}, from a configuration that is parsed already. */
+/** Says where records are kept, once. */
+export function logChoice({ database }: Pick<Threadbase, 'database'>, log: Logger): void {
+  log.info({ store: database.description }, 'opened')
+}
+
+/** As {@link openThreadbase}, from a configuration that is parsed already. It logs nothing of the choice: commands say what they do. */
 export async function openConfigured(
   config: Config,
   log: Logger,
@@ -163,7 +171,6 @@ export async function openConfigured(
 ): Promise<Threadbase> {
   const database = await openDatabase(config, log, trace)
   try {
-    log.info({ store: database.description }, 'opened')
     if (database.engine !== 'none') await migrate(database, config, log)
     const auth = await withSecrets(config, log)
     const keys = createKeySource(config)
