@@ -94,10 +94,13 @@ function drain(raw: IncomingMessage): void {
   const end = () => raw.destroy()
   const timer = setTimeout(end, DRAINED_MS)
   for (const event of ['end', 'close']) raw.once(event, () => clearTimeout(timer))
+  // the reader of a form that has stopped would hold it back for ever
+  raw.unpipe()
   raw.on('data', (chunk: Buffer) => {
     left -= chunk.length
     if (left < 0) end()
   })
+  raw.resume()
 }
 
 function wentAway(cause: unknown): ThreadbaseError {
