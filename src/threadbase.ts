@@ -257,7 +257,8 @@ export async function createThreadbase(
   const { defaults, auth, log, keys, checkpoints: checkpointOptions, store: storeOptions = {} } = options
   const { parallelism: lanes } = database
   const threads = createThreadService(database)
-  const messages = createMessageService(database, { lanes })
+  const innerMessages = createMessageService(database, { lanes })
+  const { appendIn: _, ...messages } = innerMessages
   const keeper = createKeeper(database.db, blobs)
   const limits = { maxBytes: options.uploadLimitBytes }
   const checkpoints: CheckpointService = createCheckpointService(database, checkpointOptions)
@@ -266,7 +267,7 @@ export async function createThreadbase(
   const limiter = createLimiter(cache, log)
   const identity = await createIdentityService({ database, cache, bus, limiter, audit, log }, auth)
   const { conversations, usage } = await openConversationStores(database, options.jsonDir, {
-    ...{ threads, messages, audit, log },
+    ...{ threads, messages: innerMessages, audit, log },
     settings: options.usage,
   })
   const { credentials, variables } = createCredentialService(database, { audit, keys })

@@ -77,15 +77,6 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
       },
       [0, 'not_found'],
     ],
-    // a transaction of hers would not help, either
-    appendIn: [
-      (tb, { thread }) =>
-        tb.database
-          .forUser(B.userId)
-          .transaction()
-          .execute((tx) => tb.messages.appendIn(tx, B, thread, [{ role: 'user', content: 'x' }])),
-      NOT_FOUND,
-    ],
     listDigests: [(tb, { thread }) => tb.messages.listDigests(B, [thread]), []],
     readPath: [(tb, { thread }) => collectAll(tb.messages.readPath(B, thread, 100)), []],
     list: [(tb, { thread }) => tb.messages.list(B, thread), NOT_FOUND],

@@ -4,6 +4,7 @@ import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { engines, type TestDatabase } from '../../test/harness.ts'
 import { t } from '../db/schema.ts'
+import { createMessageService } from '../messages/service.ts'
 import { createSqlConversations } from './sql/store.ts'
 import type { ConversationStore } from './store.ts'
 
@@ -129,7 +130,8 @@ for (const engine of engines) {
     )
 
     test('a question is stored once, also by who was overtaken while it began', async () => {
-      const { conversations, messages, database, threads } = opened.tb
+      const { conversations, database, threads } = opened.tb
+      const messages = createMessageService(database, { lanes: 1 })
       const scope = { userId: randomUUID() }
       const { id } = await conversations.createConversation(scope)
       const begin = (store: ConversationStore, leaseS: number) =>

@@ -15,7 +15,10 @@ import { type Prepared, prepareCall, requireAccepted, toStored } from './prepare
 import * as repo from './repo.ts'
 import { MAX_APPEND, type Message, MessagePatch, MessageQuery, NewMessage } from './schema.ts'
 
-export type MessageService = ReturnType<typeof createMessageService>
+/** With what other slices call in their transactions. */
+export type InnerMessageService = ReturnType<typeof createMessageService>
+/** What users of the library have: transactions are not theirs. */
+export type MessageService = Omit<InnerMessageService, 'appendIn'>
 
 export type Appended = { message: Message /** False when it was stored before. */; created: boolean }
 

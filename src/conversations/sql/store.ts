@@ -3,7 +3,7 @@ import { newId } from '../../core/ids.ts'
 import { canonicalJson, toStorableText } from '../../core/json.ts'
 import { userOf } from '../../core/scope.ts'
 import type { Database } from '../../db/database.ts'
-import type { MessageService } from '../../messages/service.ts'
+import type { InnerMessageService } from '../../messages/service.ts'
 import type { ThreadService } from '../../threads/service.ts'
 import {
   answerMessage,
@@ -27,7 +27,7 @@ const MAX_INT = 2_147_483_647
 
 export type SqlSlices = {
   threads: Pick<ThreadService, 'createMany' | 'delete'>
-  messages: Pick<MessageService, 'append' | 'appendIn'>
+  messages: Pick<InnerMessageService, 'append' | 'appendIn'>
 }
 
 /** Conversations as threads of kind `council`, with a message for each question and each answer. */

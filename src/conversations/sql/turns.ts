@@ -1,6 +1,6 @@
 import { userOf } from '../../core/scope.ts'
 import type { Database } from '../../db/database.ts'
-import type { MessageService } from '../../messages/service.ts'
+import type { InnerMessageService } from '../../messages/service.ts'
 import { answerMessage, conversationNotFound, questionOf, turnConflict } from '../checks.ts'
 import { requireConversationId, threadIdOf } from '../ids.ts'
 import { fromMessage, toMessage } from '../mapping.ts'
@@ -10,7 +10,7 @@ import * as repo from './repo.ts'
 /** The answers under way, as rows of `council_turns`. */
 export function createTurns(
   { forUser }: Pick<Database, 'forUser'>,
-  messages: Pick<MessageService, 'appendIn'>,
+  messages: Pick<InnerMessageService, 'appendIn'>,
 ): TurnStore {
   /** @throws not_found, or conflict: why a turn is not the caller's */
   async function explain(userId: string, id: string, threadId: string): Promise<never> {
