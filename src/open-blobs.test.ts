@@ -56,8 +56,11 @@ describe('the bytes of a configuration', () => {
   test('a data directory that cannot be is unavailable when a URL is asked for, not before', async () => {
     const blobs = await openBlobs(parseConfig({ DATA_DIR: '/dev/null/x' }), silentLog)
     await expect(blobs.presignGet('ab'.repeat(32), GET)).rejects.toMatchObject({ code: 'unavailable' })
-    await expect(blobs.stage(Readable.from([Buffer.from('x')]))).rejects.toMatchObject({
-      code: 'unavailable',
-    })
+    // a small body waits in memory until it is committed
+    const staged = await blobs.stage(Readable.from([Buffer.from('x')]))
+    await expect(staged.commit()).rejects.toMatchObject({ code: 'unavailable' })
+    await staged.discard()
+    const large = Readable.from([Buffer.alloc(3_000_000)])
+    await expect(blobs.stage(large)).rejects.toMatchObject({ code: 'unavailable' })
   })
 })

@@ -159,7 +159,7 @@ export type UsageService = {
    * the user's own. For operators.
    * @returns the ids of those who had none
    */
-  importRecords(records: ReadonlyMap<string, UsageRecord>): Promise<string[]>
+  importRecords(records: Map<string, UsageRecord>): Promise<string[]>
 
   /** The counters of all users by id, each with the limits that hold. For operators. */
   records(): AsyncIterable<{ userId: string; record: UsageRecord }>
