@@ -1,15 +1,5 @@
-import { checkHttpUrl } from '../core/network.ts'
+import { checkEndpointUrl } from '../core/network.ts'
 import { between, maxLength, type Variable } from './variable.ts'
-
-/** Undefined where there is nothing wrong. Never repeats the value: it may hold a password. */
-function checkEndpoint(value: string): string | undefined {
-  const problem = checkHttpUrl(value)
-  if (problem !== undefined) return problem
-  const { username, password, search, hash } = new URL(value)
-  return username + password + search + hash === ''
-    ? undefined
-    : 'must be a URL without a user, a password and a query'
-}
 
 function checkPrefix(value: string): string | undefined {
   const parts = value.replace(/\/$/, '').split('/')
@@ -50,7 +40,7 @@ export const BYTES = {
     kind: 'text',
     description:
       'Where the S3 server is, such as `https://minio.example.com:9000`, when it is not the one of AWS. Presigned URLs lead there, too.',
-    check: checkEndpoint,
+    check: checkEndpointUrl,
   },
   S3_FORCE_PATH_STYLE: {
     name: 'S3_FORCE_PATH_STYLE',

@@ -1,18 +1,8 @@
-import { checkHttpUrl } from '../core/network.ts'
+import { checkEndpointUrl } from '../core/network.ts'
 import { between, listOf, maxLength, type Variable } from './variable.ts'
 
 const MAX_MODELS = 26
 const MAX_NAME = 255
-
-/** Undefined where there is nothing wrong. Never repeats the value: it may hold a password. */
-function checkBaseUrl(value: string): string | undefined {
-  const problem = checkHttpUrl(value)
-  if (problem !== undefined) return problem
-  const { username, password, search, hash } = new URL(value)
-  return username + password + search + hash === ''
-    ? undefined
-    : 'must be a URL without a user, a password and a query'
-}
 
 /** The models that answer questions together, and where they are. */
 export const COUNCIL = {
@@ -33,7 +23,7 @@ export const COUNCIL = {
     kind: 'text',
     default: 'https://openrouter.ai/api/v1',
     description: 'Where keys of OpenRouter are sent, and nothing else.',
-    check: checkBaseUrl,
+    check: checkEndpointUrl,
   },
   OPENAI_BASE_URL: {
     name: 'OPENAI_BASE_URL',
@@ -41,7 +31,7 @@ export const COUNCIL = {
     default: 'https://api.openai.com/v1',
     description:
       "Where keys of OpenAI are sent, those of users too: OpenAI, or any endpoint that speaks its API (vLLM, LiteLLM, Ollama). Set it only to what users' keys may reach.",
-    check: checkBaseUrl,
+    check: checkEndpointUrl,
   },
   COUNCIL_MODELS: {
     name: 'COUNCIL_MODELS',

@@ -62,6 +62,16 @@ export function checkHttpUrl(value: string): string | undefined {
   return /^https?:\/\//.test(value) && URL.canParse(value) ? undefined : 'must be an http:// or https:// URL'
 }
 
+/** The same for where requests with a key go. Never repeats the value: it may hold a password. */
+export function checkEndpointUrl(value: string): string | undefined {
+  const problem = checkHttpUrl(value)
+  if (problem !== undefined) return problem
+  const { username, password, search, hash } = new URL(value)
+  return username + password + search + hash === ''
+    ? undefined
+    : 'must be a URL without a user, a password and a query'
+}
+
 /** What is wrong with a list of `name=value` pairs; undefined when nothing is. */
 export function checkPairs(value: string): string | undefined {
   try {
