@@ -5,7 +5,7 @@ import { configDefaults, defineConfig } from 'vitest/config'
  * with the same statements: there is nothing in it to run once more.
  */
 const ALIKE_IN_EVERY_MODE = [
-  'src/{blobs,bus,cache,config,core,files,redis}/**',
+  'src/{blobs,bus,cache,config,core,embeddings,files,redis}/**',
   'src/{open-blobs,open-conversations}.test.ts',
   'src/encryption.test.ts',
   'src/credentials/{key-source,vault}.test.ts',
@@ -20,6 +20,8 @@ const ALIKE_IN_EVERY_MODE = [
   'src/db/{arrays,directory-lock,pglite,postgres}.test.ts',
   'src/http/{limits,metrics,traces,uploads,web}.test.ts',
   'src/identity/{addresses,checks,external,passwords,secret-file,tokens}.test.ts',
+  'src/search/embed/{local-model,loss,processes}.test.ts',
+  'src/search/vectors/**',
   'src/transfer/cli.test.ts',
   'test/{architecture,docs,harness,kill-artifacts,openai-server,ports,redis-access,redis-faults}.test.ts',
   'test/langgraph/{dialogues,kill,two-runs}.test.ts',
@@ -36,6 +38,8 @@ export default defineConfig({
     // real databases and child processes: a slow machine must not fail a correct run
     testTimeout: 120_000,
     hookTimeout: 120_000,
+    // the model is loaded where it is tested
+    env: { EMBEDDING_MODEL: 'none' },
     pool: 'forks',
     maxWorkers: 2,
   },

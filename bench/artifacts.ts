@@ -29,7 +29,7 @@ export async function benchArtifacts({ only = Object.keys(PARTS), rounds }: Benc
   const postgres = startPostgres()
   const dir = mkdtempSync(join(tmpdir(), 'threadbase-bench-bytes-'))
   try {
-    const tb = await openThreadbase({ env: { DATABASE_URL: postgres.url, DATA_DIR: dir } })
+    const tb = await openThreadbase({ env: { DATABASE_URL: postgres.url, DATA_DIR: dir }, embeddings: false })
     try {
       const facts = await machineFacts(tb.database)
       const rows: Row[] = []

@@ -117,7 +117,7 @@ async function enter({ url }: BenchServer, headers: Headers): Promise<Contestant
 
 async function makeCredentials(databaseUrl: string, url: URL): Promise<{ token: Headers; key: Headers }> {
   const username = `bench-${process.pid}`
-  await using tb = await openThreadbase({ databaseUrl, env: {} })
+  await using tb = await openThreadbase({ databaseUrl, env: {}, embeddings: false })
   const operator = { userId: 'operator', via: 'library' as const }
   const user = await tb.identity.users.create(operator, { username, password: PASSWORD })
   const { key } = await tb.identity.keys.create({ userId: user.id }, operator, { name: 'bench' })

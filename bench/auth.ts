@@ -10,7 +10,7 @@ export async function benchAuth(): Promise<void> {
   const postgres = startPostgres()
   const redis = startRedis()
   try {
-    await using tb = await openThreadbase({ databaseUrl: postgres.url, env: {} })
+    await using tb = await openThreadbase({ databaseUrl: postgres.url, env: {}, embeddings: false })
     const facts = await machineFacts(tb.database)
     const rows = [...(await requestRows(postgres.url, redis?.url)), ...(await rlsRows(postgres.url))]
     report('auth', facts, rows)

@@ -36,7 +36,7 @@ export async function benchCheckpoints({ only, rounds = 5 }: BenchOptions): Prom
   if (unknown.length > 0) throw new Error(`no part ${unknown.join()}; there are ${Object.keys(parts).join()}`)
   const postgres = startPostgres()
   try {
-    await using tb = await openThreadbase({ databaseUrl: postgres.url, env: {} })
+    await using tb = await openThreadbase({ databaseUrl: postgres.url, env: {}, embeddings: false })
     const facts = await machineFacts(tb.database)
     const rows: Row[] = []
     for (const [name, { measure, alsoWithoutDisk }] of Object.entries(parts)) {

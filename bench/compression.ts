@@ -56,7 +56,7 @@ export async function benchCompression(): Promise<void> {
   const postgres = startPostgres()
   const client = new pg.Client({ connectionString: postgres.url })
   try {
-    const tb = await openThreadbase({ databaseUrl: postgres.url, env: {} })
+    const tb = await openThreadbase({ databaseUrl: postgres.url, env: {}, embeddings: false })
     const facts = await machineFacts(tb.database)
     await tb.close()
     await client.connect()

@@ -15,7 +15,7 @@ const PARTS: Record<string, (url: string, rounds: number | undefined) => Promise
 export async function benchConversations({ only = Object.keys(PARTS), rounds }: BenchOptions): Promise<void> {
   const postgres = startPostgres()
   try {
-    const tb = await openThreadbase({ databaseUrl: postgres.url, env: {} })
+    const tb = await openThreadbase({ databaseUrl: postgres.url, env: {}, embeddings: false })
     const facts = await machineFacts(tb.database).finally(tb.close)
     const rows: Row[] = []
     for (const part of only) rows.push(...((await PARTS[part]?.(postgres.url, rounds)) ?? []))

@@ -24,6 +24,8 @@ export type BenchOptions = {
   only?: string[]
   /** Default: the suite's own. */
   rounds?: number
+  /** How many rows a part that can be larger is measured with. Default: the part's own. */
+  rows?: number
 }
 
 export const root = fileURLToPath(new URL('..', import.meta.url))

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { sql } from 'kysely'
 import { openThreadbase } from '../src/index.ts'
-import type { Threadbase, ThreadbaseOptions } from '../src/threadbase.ts'
+import type { ThreadbaseOptions } from '../src/open-threadbase.ts'
+import type { Threadbase } from '../src/threadbase.ts'
 import { alternate, perSecond, type Row, root } from './harness.ts'
 
 const scope = { userId: 'local' }
@@ -53,7 +54,7 @@ async function importRate(
   options: ThreadbaseOptions,
   after = async (_: Threadbase) => {},
 ): Promise<number> {
-  await using tb = await openThreadbase({ env: {}, ...options })
+  await using tb = await openThreadbase({ env: {}, embeddings: false, ...options })
   const started = performance.now()
   const report = await tb.transfer.import(scope, createReadStream(file))
   const seconds = (performance.now() - started) / 1_000

@@ -3,7 +3,7 @@ import { setTimeout } from 'node:timers/promises'
 import { openThreadbase } from '../src/index.ts'
 
 const [databaseUrl = '', databaseSchema = '', dir = ''] = process.argv.slice(2)
-const tb = await openThreadbase({ databaseUrl, databaseSchema, env: {} })
+const tb = await openThreadbase({ databaseUrl, databaseSchema, env: {}, embeddings: false })
 await setTimeout(200)
 const idle = process.memoryUsage.rss()
 let peak = idle

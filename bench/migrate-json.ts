@@ -28,7 +28,12 @@ type Moved = {
  */
 export async function migrateJsonRows(url: string, rounds = 3): Promise<Row[]> {
   const parent = mkdtempSync(join(tmpdir(), 'threadbase-move-'))
-  await using tb = await openThreadbase({ databaseUrl: url, databaseSchema: SCHEMA, env: {} })
+  await using tb = await openThreadbase({
+    databaseUrl: url,
+    databaseSchema: SCHEMA,
+    env: {},
+    embeddings: false,
+  })
   try {
     const folder = join(parent, 'data')
     await makeCouncilFolder(folder, { conversations: CONVERSATIONS, messages: MESSAGES })

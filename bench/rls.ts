@@ -13,7 +13,12 @@ type Place = { userId: string; threadId: string }
 
 /** `DATABASE_RLS=enforce` against off on one database: appending and reading, in calls per second of the library. */
 export async function rlsRows(databaseUrl: string): Promise<Row[]> {
-  const options = { env: {}, databaseUrl, databaseSchema: `rls_bench_${process.pid}` }
+  const options = {
+    env: {},
+    embeddings: false,
+    databaseUrl,
+    databaseSchema: `rls_bench_${process.pid}`,
+  } as const
   await using off = await openThreadbase({ ...options, databaseRls: 'off' })
   await using enforce = await openThreadbase({ ...options, databaseRls: 'enforce' })
   try {

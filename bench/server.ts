@@ -12,7 +12,7 @@ export type BenchServer = {
 export async function startServer(entry: string, env: Record<string, string>): Promise<BenchServer> {
   const started = performance.now()
   const child = spawn(process.execPath, [entry, 'serve', '--port', '0'], {
-    env: { PATH: process.env.PATH, LOG_LEVEL: 'error', ...env },
+    env: { PATH: process.env.PATH, LOG_LEVEL: 'error', EMBEDDING_MODEL: 'none', ...env },
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   const url = await readUrl(child)

@@ -20,7 +20,7 @@ export async function benchThreads(): Promise<void> {
   const postgres = startPostgres()
   try {
     const rows: Row[] = []
-    const tb = await openThreadbase({ databaseUrl: postgres.url, env: {} })
+    const tb = await openThreadbase({ databaseUrl: postgres.url, env: {}, embeddings: false })
     try {
       const facts = await machineFacts(tb.database)
       rows.push(...(await appendRows(tb, postgres.url)))

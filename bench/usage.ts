@@ -27,7 +27,7 @@ const SETTINGS: UsageSettings = {
 export async function usageRows(databaseUrl: string, { rounds = ROUNDS } = {}): Promise<Row[]> {
   const databaseSchema = `usage_bench_${process.pid}`
   const env = { USAGE_TIERS: TIERS, USAGE_DEFAULT_TIER: 'pro' }
-  await using tb = await openThreadbase({ env, databaseUrl, databaseSchema })
+  await using tb = await openThreadbase({ env, embeddings: false, databaseUrl, databaseSchema })
   try {
     const compare = async (
       work: string,

@@ -169,7 +169,12 @@ const SERVICES: Record<string, string | string[]> = {
   'tb.credentials.apiKeys': 'credentials/api-keys/service.ts',
   'tb.credentials.forUser(userId)': 'credentials/resolver.ts',
   'tb.variables': 'credentials/variables/service.ts',
+  'tb.sessions': 'analyses/sessions/service.ts',
+  'tb.analyses': 'analyses/service.ts',
+  'tb.search': 'search/service.ts',
+  'tb.documents': 'checkpoints/store/documents.ts',
   'tb.audit': 'audit/service.ts',
+  'tb.gdpr': 'gdpr/service.ts',
 }
 
 /** Services whose functions are described by their type. */
@@ -177,6 +182,7 @@ const INTERFACES: Record<string, [file: string, type: string]> = {
   'tb.conversations': ['conversations/store.ts', 'ConversationStore'],
   'tb.conversations.turns': ['conversations/store.ts', 'TurnStore'],
   'tb.usage': ['usage/schema.ts', 'UsageService'],
+  'tb.embeddings': ['search/embed/service.ts', 'EmbeddingService'],
 }
 
 /** Where the methods of each class are. */
@@ -189,6 +195,7 @@ const CLASSES = {
 const SHAPES: (string | [file: string, ...names: string[]])[] = [
   'threads/schema.ts',
   'messages/schema.ts',
+  'search/schema.ts',
   'configs/schema.ts',
   'artifacts/schema.ts',
   ['artifacts/bytes/readers.ts', 'PresignOptions'],
@@ -212,8 +219,26 @@ const SHAPES: (string | [file: string, ...names: string[]])[] = [
   'identity/schema.ts',
   'identity/service.ts',
   'credentials/schema.ts',
+  [
+    'analyses/schema.ts',
+    'Session',
+    'AnalysisContent',
+    'ChainLink',
+    'Analysis',
+    'AnalysisVersion',
+    'StoredVersion',
+    'WriteOptions',
+  ],
   'audit/schema.ts',
+  'gdpr/schema.ts',
+  ['gdpr/service.ts', 'EraseOptions', 'ExportOptions', 'UserExport'],
+  ['gdpr/export/export.ts', 'ExportReport', 'ExportProgress'],
   ['usage/schema.ts', 'Usage', 'UsageReceipt', 'UsageTotal', 'UsageRecord'],
+  ['embeddings/embedder.ts', 'Embedder', 'EmbedOptions'],
+  ['search/embed/status.ts', 'EmbeddingStatus', 'ModelStatus'],
+  ['search/embed/service.ts', 'WaitOptions'],
+  ['search/embed/backfill.ts', 'BackfillOptions', 'BackfillReport'],
+  ['search/vectors/build.ts', 'BuildOptions', 'BuildReport'],
   ['checkpoints/saver.ts', 'SaverOptions'],
   ['checkpoints/codec.ts', 'EncryptionOptions'],
   ['checkpoints/upkeep/service.ts', 'PruneOptions', 'Removed', 'StateThread'],
@@ -221,6 +246,7 @@ const SHAPES: (string | [file: string, ...names: string[]])[] = [
   ['checkpoints/store/shared.ts', 'StoreSettings', 'StoreTtl'],
   ['checkpoints/store/embedding.ts', 'StoreIndex'],
   ['checkpoints/store/operations.ts', 'StorePut'],
+  ['checkpoints/store/documents.ts', 'NewDocument', 'FoundDocument', 'DocumentQuery', 'DocumentChoice'],
 ]
 
 // a docstring right before a function of a service's factory
@@ -262,7 +288,7 @@ function describeClass(name: string, file: string): string {
 }
 
 // a docstring right before a function of a type
-const MEMBER = /\n {2}\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\n {2}(\w+)(\([\s\S]*?\): [^\n]+)\n/g
+const MEMBER = /\n {2}\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\n {2}(\w+)(\([\s\S]*?\): [^\n]+)(?=\n)/g
 
 function describeInterface(name: string, [file, type]: [string, string]): string {
   const text = readFileSync(`${src}${file}`, 'utf8')

@@ -1,3 +1,4 @@
+import type { EmbeddingEngine, EmbeddingSettings } from './config/search.ts'
 import { isJsonUrl, jsonDirOf } from './config/storage.ts'
 import { readTiers } from './config/usage.ts'
 import { splitList, type Variable } from './config/variable.ts'
@@ -7,6 +8,7 @@ import { ThreadbaseError } from './core/errors.ts'
 import { readOrigins, readPairs, readTrustProxy, type TrustProxy } from './core/network.ts'
 import type { RlsMode } from './db/database.ts'
 import type { AuthMode, AuthSettings } from './identity/service.ts'
+import type { VectorSettings } from './search/vectors/service.ts'
 import type { UsageSettings } from './usage/schema.ts'
 
 export type S3Settings = {
@@ -78,6 +80,12 @@ export type Config = {
     serviceName: string
   }
   council: CouncilSettings
+  embeddings: EmbeddingSettings
+  /** By words. */
+  /** Undefined: the language of the database stays. */
+  search: { language: string | undefined }
+  /** How embeddings are found. */
+  vectors: VectorSettings
   logLevel: string
   shutdownTimeoutS: number
   defaults: {
@@ -168,6 +176,13 @@ export function parseConfig(env: Environment): Config {
       serviceName: required(v.OTEL_SERVICE_NAME),
     },
     council: readCouncil(read),
+    embeddings: readEmbeddings(read),
+    search: { language: text(v.SEARCH_LANGUAGE) },
+    vectors: {
+      index: required(v.VECTOR_INDEX) as VectorSettings['index'],
+      lists: number(v.VECTOR_LISTS) ?? undefined,
+      probes: number(v.VECTOR_PROBES) ?? undefined,
+    },
     logLevel: required(v.LOG_LEVEL),
     shutdownTimeoutS: requiredNumber(v.SHUTDOWN_TIMEOUT_S),
     defaults: {
@@ -254,6 +269,21 @@ function readCouncil({ text, required, requiredNumber, milliseconds, list }: Rea
     timeoutMs: milliseconds(v.COUNCIL_MODEL_TIMEOUT_S),
     retries: requiredNumber(v.COUNCIL_MODEL_RETRIES),
   }
+}
+
+function readEmbeddings({ text, required, milliseconds }: Reader): EmbeddingSettings {
+  const v = VARIABLES
+  const model = required(v.EMBEDDING_MODEL)
+  const engine = required(v.EMBEDDING_ENGINE) as EmbeddingEngine
+  const shared = required(v.OPENAI_BASE_URL)
+  const url = text(v.EMBEDDING_URL) ?? shared
+  const key = text(v.EMBEDDING_API_KEY) ?? (url === shared ? text(v.OPENAI_API_KEY) : undefined)
+  const timeoutMs = milliseconds(v.EMBEDDING_TIMEOUT_S)
+  if (model === 'none') return { kind: 'none' }
+  const isDefault = text(v.EMBEDDING_MODEL) === undefined
+  return model === 'local'
+    ? { kind: 'local', engine, isDefault }
+    : { kind: 'endpoint', model, url, key, timeoutMs }
 }
 
 function readUsage({ text, required }: Reader): UsageSettings {

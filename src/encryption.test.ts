@@ -8,7 +8,8 @@ import { cleanUpAfterAll, newDataDir, runHere } from '../test/e2e/processes.ts'
 import { newSchemaName, postgresUrl } from '../test/harness.ts'
 import { parseConfig } from './config.ts'
 import { readKey, writeKey } from './core/key-ring.ts'
-import { openThreadbase, type Threadbase, type ThreadbaseOptions } from './threadbase.ts'
+import { openThreadbase, type ThreadbaseOptions } from './open-threadbase.ts'
+import type { Threadbase } from './threadbase.ts'
 
 cleanUpAfterAll()
 

@@ -1,5 +1,6 @@
 import type { ConversationStore, Council } from './conversations/service.ts'
-import { openThreadbase as open, type Threadbase, type ThreadbaseOptions } from './threadbase.ts'
+import { openThreadbase as open, type ThreadbaseOptions } from './open-threadbase.ts'
+import type { Threadbase } from './threadbase.ts'
 import type { UsageService } from './usage/service.ts'
 
 /**
@@ -40,6 +41,24 @@ export type Conversations = ConversationStore &
     readonly council: Council
   }
 
+export type {
+  Analysis,
+  AnalysisContent,
+  AnalysisItem,
+  AnalysisPatch,
+  AnalysisVersion,
+  ChainLink,
+  IfVersion,
+  LinkKind,
+  NewAnalysis,
+  NewSession,
+  Session,
+  SessionQuery,
+  StoredVersion,
+  VersionQuery,
+  WriteOptions,
+} from './analyses/schema.ts'
+export type { AnalysisService, SessionService } from './analyses/service.ts'
 export type {
   Artifact,
   ArtifactQuery,
@@ -82,8 +101,14 @@ export type {
   ThreadbaseSaver,
 } from './checkpoints/service.ts'
 export type {
+  DocumentChoice,
+  DocumentFilter,
+  DocumentQuery,
+  DocumentService,
   EmbeddingsLike,
   EmbedFunction,
+  FoundDocument,
+  NewDocument,
   StoreIndex,
   StorePut,
   StoreServiceOptions,
@@ -128,6 +153,7 @@ export type {
 } from './credentials/schema.ts'
 export type { CredentialService, VariableService } from './credentials/service.ts'
 export type { Database } from './db/database.ts'
+export type { Embedder, EmbedOptions } from './embeddings/embedder.ts'
 export type {
   ApiKey,
   ApiKeyQuery,
@@ -145,7 +171,29 @@ export type {
 export type { AuthMode, IdentityService } from './identity/service.ts'
 export type { Message, MessagePatch, MessageQuery, NewMessage, Role } from './messages/schema.ts'
 export type { Appended, MessageService } from './messages/service.ts'
-export type { ForUser, Threadbase, ThreadbaseOptions } from './threadbase.ts'
+export type { ThreadbaseOptions } from './open-threadbase.ts'
+export type {
+  BackfillOptions,
+  BackfillReport,
+  EmbeddingService,
+  EmbeddingState,
+  EmbeddingStatus,
+  ModelStatus,
+  Waited,
+  WaitOptions,
+} from './search/embed/service.ts'
+export type {
+  SearchedMessage,
+  SearchedThread,
+  SearchHit,
+  SearchMethod,
+  SearchMode,
+  SearchPage,
+  SearchQuery,
+} from './search/schema.ts'
+export type { SearchService } from './search/service.ts'
+export type { BuildOptions, BuildReport, IndexType, VectorSpace } from './search/vectors/service.ts'
+export type { ForUser, Threadbase } from './threadbase.ts'
 export type {
   ForkOptions,
   NewThread,

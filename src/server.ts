@@ -5,7 +5,8 @@ import { requireMigrated } from './db/migrate.ts'
 import { loadMigrations } from './db/migrations.ts'
 import { type AppOptions, buildApp } from './http/app.ts'
 import { isLoopbackAddress } from './http/hosts.ts'
-import { logChoice, openConfigured, type Threadbase } from './threadbase.ts'
+import { logChoice, openConfigured } from './open-threadbase.ts'
+import type { Threadbase } from './threadbase.ts'
 import { openTraces } from './traces.ts'
 
 export type RunningServer = {
@@ -34,7 +35,7 @@ export async function startServer(config: Config, log: AppOptions['log']): Promi
     tracesUrl === undefined ? undefined : await openTraces({ ...config.traces, url: tracesUrl }, log)
   let opened: Threadbase | undefined
   try {
-    const threadbase = await openConfigured(config, log, traces?.beginStatement)
+    const threadbase = await openConfigured(config, log, traces?.beginStatement, { background: true })
     opened = threadbase
     logChoice(threadbase, log)
     const migrations = await loadMigrations()

@@ -1,4 +1,9 @@
-import { join } from 'node:path'
+import {
+  type AnalysisService,
+  createAnalysisService,
+  createSessionService,
+  type SessionService,
+} from './analyses/service.ts'
 import {
   type ArtifactService,
   type BlobUpkeep,
@@ -11,12 +16,8 @@ import {
 import { type AuditService, createAuditService } from './audit/service.ts'
 import type { Blobs } from './blobs/blobs.ts'
 import type { Bus } from './bus/bus.ts'
-import { createLocalBus } from './bus/local.ts'
-import { openRedisBus } from './bus/redis.ts'
 import type { Cache } from './cache/cache.ts'
 import { createLimiter, type Limiter } from './cache/limiter.ts'
-import { createMemoryCache } from './cache/memory.ts'
-import { openRedisCache } from './cache/redis.ts'
 import {
   type CheckpointOptions,
   type CheckpointService,
@@ -24,68 +25,39 @@ import {
   type ThreadbaseSaver,
 } from './checkpoints/service.ts'
 import {
+  createDocumentService,
   createStoreService,
+  type DocumentService,
   type StoreServiceOptions,
   type ThreadbaseStore,
 } from './checkpoints/store/service.ts'
-import { type Config, parseConfig, withDataDir } from './config.ts'
-import type { ConfigDefaults } from './configs/schema.ts'
+import type { Config } from './config.ts'
 import { type ConfigService, createConfigService } from './configs/service.ts'
 import { type ConversationMove, createConversationMove } from './conversations/move/service.ts'
 import { type ConversationStore, type Council, createCouncil } from './conversations/service.ts'
-import { type KeySource, writeKey } from './core/key-ring.ts'
-import { type Logger, silentLog } from './core/log.ts'
+import type { KeySource } from './core/key-ring.ts'
+import type { Logger } from './core/log.ts'
 import {
   type CredentialService,
   createCredentialService,
-  createKeySource,
   type VariableService,
 } from './credentials/service.ts'
-import type { Database, RlsMode } from './db/database.ts'
-import { requireMigrated, upgrade } from './db/migrate.ts'
-import { loadMigrations } from './db/migrations.ts'
-import { prepareRls } from './db/rls.ts'
-import type { StatementTrace } from './db/statements.ts'
-import {
-  type AuthSettings,
-  createIdentityService,
-  type IdentityService,
-  readOrMakeSecret,
-} from './identity/service.ts'
+import type { Database } from './db/database.ts'
+import type { Embedder } from './embeddings/embedder.ts'
+import { createGdprService, type GdprService } from './gdpr/service.ts'
+import { createIdentityService, type IdentityService } from './identity/service.ts'
 import { createMessageService, type MessageService } from './messages/service.ts'
-import { openBlobs } from './open-blobs.ts'
 import { openConversationStores } from './open-conversations.ts'
-import { openDatabase } from './open-database.ts'
+import {
+  createEmbeddingService,
+  type EmbeddingOptions,
+  type EmbeddingService,
+} from './search/embed/service.ts'
+import { createSearchService, createTrigramFinder, type SearchService } from './search/service.ts'
+import { createVectors } from './search/vectors/service.ts'
 import { createThreadService, type ThreadService } from './threads/service.ts'
 import { createTransferService, type TransferService } from './transfer/service.ts'
 import type { UsageService } from './usage/service.ts'
-
-export type ThreadbaseOptions = {
-  /** `postgres://…`. Default: the embedded store in `dataDir`. */
-  databaseUrl?: string
-  /** Directory of the embedded store. Default `.threadbase`. */
-  dataDir?: string
-  /** `redis://…` or `rediss://…`, for what several processes share. Default: it stays in this process. */
-  redisUrl?: string
-  /** The PostgreSQL schema that holds the tables. Default `threadbase`. */
-  databaseSchema?: string
-  /** Whether to apply missing migrations while opening. Default true; false fails with `unavailable` when some are missing. */
-  migrate?: boolean
-  /** `enforce`: row level security keeps a user's statements from the rows of others. Default `off`. See docs/run-on-postgresql.md. */
-  databaseRls?: RlsMode
-  /** Encrypt what is stored encrypted, 32 bytes each in base64 or base64url: the first encrypts, all decrypt. Comes before ENCRYPTION_KEY of `env`. */
-  encryptionKeys?: readonly string[]
-  /** Values for threads that set none. */
-  defaults?: Partial<ConfigDefaults>
-  /** How `checkpointer` stores LangGraph's state. */
-  checkpoints?: CheckpointOptions
-  /** How `store` keeps and finds LangGraph's long-term memory. */
-  store?: StoreServiceOptions
-  /** A pino logger or its like. Default: nothing is logged. */
-  log?: Logger
-  /** Environment variables to read what the options leave out. Default: none. */
-  env?: Record<string, string | undefined>
-}
 
 export type Threadbase = AsyncDisposable & {
   readonly threads: ThreadService
@@ -105,6 +77,10 @@ export type Threadbase = AsyncDisposable & {
   readonly checkpointer: ThreadbaseSaver
   /** LangGraph's long-term memory for any user: the call says for whom, or the node that makes it. A run takes `forUser(id).store`. */
   readonly store: ThreadbaseStore
+  /** Texts with vectors that the application made of them, in collections; LangChain's vector stores are on it. */
+  readonly documents: DocumentService
+  /** Gives messages and results of sessions what search by meaning needs, in the background. */
+  readonly embeddings: EmbeddingService
   /** Import and export of conversations. */
   readonly transfer: TransferService
   /** Council conversations and usage from folders of JSON files, and back. */
@@ -117,8 +93,16 @@ export type Threadbase = AsyncDisposable & {
   readonly variables: VariableService
   /** How much each user asks, and may ask; tokens and costs. */
   readonly usage: UsageService
+  /** Finds messages and results of sessions by their words and by what they mean. */
+  readonly search: SearchService
+  /** Sessions of chain analysis: threads of that kind. */
+  readonly sessions: SessionService
+  /** What sessions came to, one result each, in versions. */
+  readonly analyses: AnalysisService
   /** Who did what to which record. */
   readonly audit: AuditService
+  /** Hands over what is stored of a user, and erases it. */
+  readonly gdpr: GdprService
   /** The SQL port below the services. */
   readonly database: Database
   /** The bytes port: bytes by their SHA-256. */
@@ -145,106 +129,25 @@ export type ForUser = {
 /** What the services stand on beside the database. */
 export type Ports = Pick<Threadbase, 'blobs' | 'cache' | 'bus'>
 
-/**
- * Opens Threadbase: the database that the options or the environment name, migrated, with the services on it.
- * @throws invalid_input for a bad option; unavailable when the database does not answer; conflict when another
- *   process has the embedded store open
- */
-export async function openThreadbase(options: ThreadbaseOptions = {}): Promise<Threadbase> {
-  const { log = silentLog } = options
-  const threadbase = await openConfigured(toConfig(options), log, undefined, options)
-  logChoice(threadbase, log)
-  return threadbase
+export const closePorts = ({ blobs, cache, bus }: Ports) =>
+  Promise.all([bus.close(), cache.close(), blobs.close()])
+
+type LangGraphOptions = {
+  checkpoints?: CheckpointOptions | undefined
+  store?: StoreServiceOptions | undefined
 }
-
-/** Says where records are kept, once. */
-export function logChoice({ database }: Pick<Threadbase, 'database'>, log: Logger): void {
-  log.info({ store: database.description }, 'opened')
-}
-
-/** As {@link openThreadbase}, from a configuration that is parsed already. It logs nothing of the choice: commands say what they do. */
-export async function openConfigured(
-  config: Config,
-  log: Logger,
-  trace?: StatementTrace,
-  { checkpoints, store }: LangGraphOptions = {},
-): Promise<Threadbase> {
-  const database = await openDatabase(config, log, trace)
-  try {
-    if (database.engine !== 'none') await migrate(database, config, log)
-    const auth = await withSecrets(config, log)
-    const keys = createKeySource(config)
-    const encrypted = await withEncryption(config, keys, checkpoints)
-    const settings = { ...config, auth, log, keys, checkpoints: encrypted, store }
-    const ports = await openPorts(config, log)
-    try {
-      return await createThreadbase(database, settings, ports)
-    } catch (error) {
-      await closePorts(ports)
-      throw error
-    }
-  } catch (error) {
-    await database.close()
-    throw error
-  }
-}
-
-async function migrate(database: Database, { migrateAtStart }: Config, log: Logger): Promise<void> {
-  const migrations = await loadMigrations()
-  if (migrateAtStart) {
-    await upgrade(database, migrations, 'head', ({ revision, name, ms }) =>
-      log.info({ revision, name, ms }, 'migrated'),
-    )
-  } else {
-    await requireMigrated(database, migrations)
-  }
-  await prepareRls(database, { grant: migrateAtStart })
-}
-
-/** Bytes, cache and bus of a configuration. Redis being away fails neither: its calls are `unavailable` until it is back. */
-export async function openPorts(config: Config, log: Logger): Promise<Ports> {
-  const { redisUrl, redisPrefix } = config
-  const blobs = await openBlobs(config, log)
-  if (redisUrl === undefined) return { ...openLocalPorts(log), blobs }
-  const options = { url: redisUrl, prefix: redisPrefix, log }
-  const [cache, bus] = await Promise.all([openRedisCache(options), openRedisBus(options)])
-  return { blobs, cache, bus }
-}
-
-const closePorts = ({ blobs, cache, bus }: Ports) => Promise.all([bus.close(), cache.close(), blobs.close()])
-
-/** Cache and bus of this process alone. */
-export function openLocalPorts(log: Logger): Omit<Ports, 'blobs'> {
-  return { cache: createMemoryCache(), bus: createLocalBus(log) }
-}
-
-/** Tokens are signed with the secret of the configuration, else with one that the data directory keeps. */
-async function withSecrets({ auth, dataDir, databaseUrl }: Config, log: Logger): Promise<AuthSettings> {
-  if (auth.mode !== 'accounts' || auth.secrets !== undefined) return auth
-  const file = join(dataDir, 'auth.secret')
-  if (databaseUrl !== undefined)
-    log.warn({ file }, 'AUTH_SECRET is not set: other servers will not take the tokens of this one')
-  return { ...auth, secrets: [await readOrMakeSecret(file)] }
-}
-
-/** What the application says comes before the environment; a key is made only where one is needed. */
-async function withEncryption(
-  { checkpoints: { encrypted, allowPlaintext } }: Config,
-  source: KeySource,
-  options: CheckpointOptions = {},
-): Promise<CheckpointOptions> {
-  if (!encrypted || options.encryption !== undefined) return options
-  const keys = (await source.get()).map(({ bytes }) => writeKey(bytes))
-  return { ...options, encryption: { keys, allowPlaintext } }
-}
-
-type LangGraphOptions = Pick<ThreadbaseOptions, 'checkpoints' | 'store'>
 export type ServiceOptions = Pick<Config, 'defaults' | 'auth' | 'uploadLimitBytes' | 'council' | 'usage'> & {
   /** Of JSON files, where there is no database. */
   jsonDir?: string | undefined
   log: Logger
   /** What credentials and variables are encrypted with. */
   keys: KeySource
+  /** Of vectors. Default: there is none, and no search by meaning. */
+  embedder?: Embedder | undefined
+  vectors?: { probes: number | undefined }
+  embedding?: EmbeddingOptions
+  /** Whether texts are embedded here, in the background. Default false. */
+  background?: boolean
 } & LangGraphOptions
 
 /** The services on a database that is open and migrated; closing them closes what they were given. */
@@ -257,8 +160,12 @@ export async function createThreadbase(
   const { defaults, auth, log, keys, checkpoints: checkpointOptions, store: storeOptions = {} } = options
   const { parallelism: lanes } = database
   const threads = createThreadService(database)
-  const innerMessages = createMessageService(database, { lanes })
-  const { appendIn: _, ...messages } = innerMessages
+  const { embedder } = options
+  const vectors = createVectors(database, options.vectors ?? { probes: undefined })
+  const innerEmbeddings = createEmbeddingService({ database, vectors, embedder, log }, options.embedding)
+  const { start, wake, close: closeEmbeddings, ...embeddings } = innerEmbeddings
+  const innerMessages = createMessageService(database, { lanes, onAppend: (rows) => wake('message', rows) })
+  const { appendIn: _, appended: __, ...messages } = innerMessages
   const keeper = createKeeper(database.db, blobs)
   const limits = { maxBytes: options.uploadLimitBytes }
   const checkpoints: CheckpointService = createCheckpointService(database, checkpointOptions)
@@ -284,11 +191,14 @@ export async function createThreadbase(
     // what it still has to write needs the database
     await identity.close()
     await conversations.close()
-    await Promise.all([closePorts(ports), database.close()])
+    await closeEmbeddings()
+    await Promise.all([closePorts(ports), database.close(), embedder?.close()])
   }
+  if (options.background === true) start()
   return {
     threads,
     messages,
+    embeddings,
     transfer: createTransferService(database, { threads, messages, lanes }),
     conversationMove: createConversationMove(database, {
       ...{ threads, messages, usage },
@@ -302,12 +212,21 @@ export async function createThreadbase(
     upkeep: createBlobUpkeep(database, blobs),
     checkpointer: checkpoints.forAll,
     store: stores.forAll,
+    documents: createDocumentService(database, log),
     forUser: (userId) => ({ checkpointer: checkpoints.forUser(userId), store: stores.forUser(userId) }),
     identity,
     credentials,
     variables,
     usage,
+    search: createSearchService(database, { embedder, vectors, trigrams: createTrigramFinder(database) }),
+    sessions: createSessionService(database, threads),
+    analyses: createAnalysisService(database, { onWrite: () => wake('analysis') }),
     audit,
+    gdpr: createGdprService({
+      ...{ database, blobs, audit, identity, credentials, variables },
+      state: checkpoints.plain,
+      forget: checkpoints.forget,
+    }),
     database,
     blobs,
     cache,
@@ -315,24 +234,5 @@ export async function createThreadbase(
     limiter,
     close,
     [Symbol.asyncDispose]: close,
-  }
-}
-
-function toConfig(options: ThreadbaseOptions): Config {
-  const env =
-    options.dataDir === undefined ? { ...options.env } : withDataDir({ ...options.env }, options.dataDir)
-  const given = {
-    DATABASE_URL: options.databaseUrl,
-    REDIS_URL: options.redisUrl,
-    DATABASE_SCHEMA: options.databaseSchema,
-    DATABASE_RLS: options.databaseRls,
-    ENCRYPTION_KEY: options.encryptionKeys?.join(),
-  }
-  for (const [name, value] of Object.entries(given)) if (value !== undefined) env[name] = value
-  const config = parseConfig(env)
-  return {
-    ...config,
-    migrateAtStart: options.migrate ?? config.migrateAtStart,
-    defaults: { ...config.defaults, ...options.defaults },
   }
 }

@@ -2,7 +2,7 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { bearer, type Headers, newBytes, newRows, PROVIDER } from './accounts.ts'
+import { bearer, type Headers, newBytes, newRows, newSession, PROVIDER } from './accounts.ts'
 import { councilAt, startCouncilServer } from './council.ts'
 import { type Engine, engines, TEST_AUTH } from './harness.ts'
 import { type Api, describeApi, openApi, refusal } from './http.ts'
@@ -60,7 +60,7 @@ async function expectNoSignIn(api: Api, target: Target): Promise<void> {
 
 async function expectStrangerKeptOut(api: Api, target: Target, headers: Headers): Promise<void> {
   // a thread of the stranger's own with the target's id would be found by what comes after
-  const apart = new Set(['POST /api/threads', 'POST /api/me/password'])
+  const apart = new Set(['POST /api/threads', 'POST /api/sessions', 'POST /api/me/password'])
   for (const name of protectedNames.filter((name) => !apart.has(name))) {
     const answer = await callRoute(api, name, target, headers)
     const { access, stranger: told } = routeOf(name)
@@ -243,7 +243,11 @@ describeApi(
         authorization: 'Bearer x',
         cookie: 'threadbase_access=x',
       }
-      for (const name of protectedNames.filter((name) => !/api-keys|\/api\/me/.test(name))) {
+      // after its own erasure the user stores nothing any more
+      const others = protectedNames.filter(
+        (name) => !/api-keys|\/api\/me|^DELETE \/api\/users\/me$/.test(name),
+      )
+      for (const name of others) {
         const { access, ok } = routeOf(name)
         const target = await localTarget(api)
         const answer = await callRoute(api, name, target, odd)
@@ -281,7 +285,8 @@ async function localTarget({ opened: { tb } }: Api): Promise<Target> {
   await tb.credentials.apiKeys.put(scope, by, PROVIDER, { apiKey: 'mine' })
   const named = { name: `n ${crypto.randomUUID()}`, value: 'mine' }
   const { id: variable } = await tb.variables.create(scope, by, named)
+  const session = await newSession(tb, 'local', 'mine', 'mine')
   const ids = { thread, message: String(message?.id), key: crypto.randomUUID(), variable, conversation }
-  const rows = { ...ids, ...bytes, title: 'mine' }
+  const rows = { ...ids, ...session, ...bytes, title: 'mine' }
   return { account: account as unknown as Target['account'], rows }
 }

@@ -44,7 +44,11 @@ afterAll(() => models.close())
 
 const MARKER = 'of-the-target-alone'
 /** What makes a thing of a name that is given, or finds the caller's own. */
-const MADE_ONCE = new Set(['POST /api/threads', 'PUT /api/users/me/api-keys/{provider}'])
+const MADE_ONCE = new Set([
+  'POST /api/threads',
+  'POST /api/sessions',
+  'PUT /api/users/me/api-keys/{provider}',
+])
 
 const isOfSuperusers = (access: Access) => access === 'admin' || access === 'metrics'
 
@@ -164,7 +168,7 @@ describeApi(
         expect(answer.status, `${what}: ${answer.text}`).toBe(expected)
         expect(JSON.stringify([answer.headers, answer.text])).not.toContain(
           // what the stranger sent may come back
-          name === 'POST /api/threads' ? `content ${MARKER}` : MARKER,
+          name === 'POST /api/threads' || name === 'POST /api/sessions' ? `content ${MARKER}` : MARKER,
         )
         const others = answer.body?.items?.filter(({ user_id: owner }: Json) => owner !== other.id)
         if (others !== undefined) expect(others, name).toEqual([])
@@ -210,7 +214,7 @@ describeApi(
         chief.headers,
       )
       const read = log.body.items.filter(({ user_id }: Json) => user_id === target.account.id)
-      const { thread, message, key, artifact, file, conversation } = target.rows
+      const { thread, message, key, artifact, file, conversation, session } = target.rows
       const withBytes = (path: string) => ['', '/head', '/download', '/content'].map((part) => path + part)
       const paths = read.map((entry: Json) => entry.target)
       expect(paths.sort()).toEqual(
@@ -225,6 +229,10 @@ describeApi(
           `api-keys/${key}`,
           `conversations/${conversation}`,
           `conversations/${conversation}/export/json`,
+          `sessions/${session}`,
+          `sessions/${session}/analysis`,
+          `sessions/${session}/analysis/versions`,
+          `sessions/${session}/analysis/versions/1`,
         ].sort(),
       )
     })

@@ -53,10 +53,13 @@ export type Rows = {
   key: string
   variable: string
   conversation: string
+  session: string
+  summary: string
 } & Bytes
 
 /**
- * A thread with a message, a config and an artifact, a conversation with a question, a file, an API key that is never used,
+ * A thread with a message, a config and an artifact, a conversation with a question, a session with an analysis that was
+ * changed once, a file, an API key that is never used,
  * a key for a provider and a variable. `marker` is in every text.
  */
 export async function newRows(tb: Threadbase, userId: string, marker: string) {
@@ -68,13 +71,29 @@ export async function newRows(tb: Threadbase, userId: string, marker: string) {
   await configs.put(scope, thread, { model: `model ${marker}` })
   const { id: conversation } = await conversations.createConversation(scope)
   await conversations.addUserMessage(scope, conversation, `content ${marker}`)
+  const session = await newSession(tb, userId, marker, title)
   const { apiKey } = await identity.keys.create(scope, BY, { name: `key ${marker}` })
   await credentials.apiKeys.put(scope, BY, PROVIDER, { apiKey: `sk-${marker}` })
   const named = { name: `variable ${randomUUID()} ${marker}`, value: `value ${marker}` }
   const { id: variable } = await variables.create(scope, BY, { ...named, type: 'generic' })
-  const ids = { thread, message: String(message?.id), key: apiKey.id, variable, conversation }
+  const ids = { thread, message: String(message?.id), key: apiKey.id, variable, conversation, ...session }
   const bytes = await newBytes(tb, userId, thread, marker)
   return { ...ids, ...bytes, title } satisfies Rows
+}
+
+/** A session with an analysis that is at version 2. */
+export async function newSession(
+  { sessions, analyses }: Threadbase,
+  userId: string,
+  marker: string,
+  title: string,
+) {
+  const scope = { userId }
+  const summary = `summary ${marker}`
+  const { id: session } = await sessions.create(scope, { id: randomUUID(), title })
+  await analyses.put(scope, session, { summary: `first ${marker}` })
+  await analyses.put(scope, session, { summary }, { ifVersion: 1 })
+  return { session, summary }
 }
 
 export type Bytes = Awaited<ReturnType<typeof newBytes>>
@@ -116,10 +135,11 @@ export async function everythingOf({ database, tb }: TestDatabase, userId: strin
   const scope = { userId }
   const threads = (await tb.threads.list(scope, { includeArchived: true, limit: 100 })).items
   const rows = await Promise.all(
-    threads.map(async ({ id }) => ({
+    threads.map(async ({ id, kind }) => ({
       messages: (await tb.messages.list(scope, id)).items,
       config: await tb.configs.get(scope, id),
       artifacts: (await tb.artifacts.list(scope, id)).items,
+      analysis: kind === 'chain_analysis' ? await tb.analyses.findAnalysis(scope, id) : undefined,
     })),
   )
   const conversations = await tb.conversations.listConversations(scope)

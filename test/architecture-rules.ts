@@ -23,12 +23,13 @@ const SLICES = [
   'credentials',
   'search',
   'analyses',
+  'gdpr',
   'usage',
   'flows',
   'runs',
   'jobs',
 ]
-const PORTS = ['db', 'blobs', 'cache', 'bus']
+const PORTS = ['db', 'blobs', 'cache', 'bus', 'embeddings']
 
 // Higher rooms import lower ones and their own. A room that is not here is refused: name it before it grows.
 const LEVELS: Record<string, number> = {
@@ -46,11 +47,15 @@ const LEVELS: Record<string, number> = {
   http: 3,
   'open-database.ts': 2.5,
   'open-blobs.ts': 2.5,
+  'open-embeddings.ts': 2.5,
   'open-conversations.ts': 2.5,
   'threadbase.ts': 3,
+  'open-threadbase.ts': 3.5,
   'server.ts': 4,
   'index.ts': 5,
+  langchain: 4.5,
   'langgraph.ts': 5,
+  'langchain.ts': 5,
   cli: 5,
 }
 
@@ -59,13 +64,14 @@ const DRIVERS: [driver: RegExp, adapters: RegExp][] = [
   [/^pg(-|$)/, /^db\/(postgres|pglite|driver|as-user|types)\.ts$/],
   [/^@electric-sql\//, /^db\/pglite-worker\.ts$/],
   [/^@(aws-sdk|smithy)\//, /^blobs\/s3(-[a-z]+)?\.ts$/],
-  [/^(io)?redis$/, /^redis\/client\.ts$/],
+  [/^(io)?redis$/, /^redis\/(client|connector)\.ts$/],
   [/^@opentelemetry\//, /^traces\.ts$/],
   // what asks models sees to time limits and keys
   [/^openai$/, /^conversations\/council\/models\.ts$/],
+  [/^(@lat\.md\/|@huggingface\/tokenizers$|onnxruntime-)/, /^embeddings\/local(-[a-z]+)?\.ts$/],
   [/^prom-client$/, /^http\/(process-)?metrics\.ts$/],
 ]
-const LOADS_SERVICES = /\/service\.ts$|^(threadbase|server)\.ts$/
+const LOADS_SERVICES = /\/service\.ts$|^((open-)?threadbase|server)\.ts$/
 // the AWS SDK takes half a second, which who keeps bytes in files need not wait for
 const LOADED_WHEN_NEEDED = /^blobs\/s3\.ts$/
 const ENTRY_POINTS = /^(index|server|cli\/main)\.ts$/

@@ -2,7 +2,13 @@ import { type Kysely, sql } from 'kysely'
 import type { Schema } from '../src/db/schema.ts'
 
 /** Tables that belong to no user. A table without user_id that is not named here is a mistake. */
-export const SHARED_TABLES = new Set(['schema_revisions', 'blobs', 'blob_removals'])
+export const SHARED_TABLES = new Set([
+  'schema_revisions',
+  'blobs',
+  'blob_removals',
+  'embedding_models',
+  'search_languages',
+])
 /** The tenants themselves: their id is what user_id is elsewhere. What one signs in with is unique among all of them. */
 const TENANTS = 'users'
 const TENANT_INDEXES = new Set(['users_pkey', 'users_by_username', 'users_by_email'])

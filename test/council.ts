@@ -94,9 +94,3 @@ export function countAsked({ requests }: OpenAiServer): Record<string, number> {
   }
   return counts
 }
-
-/** What is waited for until somebody opens it. */
-export function gate(): { opened: Promise<void>; open(): void } {
-  const { promise, resolve } = Promise.withResolvers<void>()
-  return { opened: promise, open: () => resolve() }
-}

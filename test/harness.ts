@@ -21,8 +21,12 @@ import { loadMigrations, type Migration } from '../src/db/migrations.ts'
 import { openPglite } from '../src/db/pglite.ts'
 import { openPostgres, type PostgresOptions } from '../src/db/postgres.ts'
 import { prepareRls } from '../src/db/rls.ts'
+import type { Embedder } from '../src/embeddings/embedder.ts'
 import type { AuthSettings } from '../src/identity/service.ts'
-import { createThreadbase, openLocalPorts, type Ports, type Threadbase } from '../src/threadbase.ts'
+import { openLocalPorts } from '../src/open-threadbase.ts'
+import type { EmbeddingOptions } from '../src/search/embed/service.ts'
+import { prepareVectors } from '../src/search/vectors/service.ts'
+import { createThreadbase, type Ports, type Threadbase } from '../src/threadbase.ts'
 import type { UsageSettings } from '../src/usage/schema.ts'
 
 export type LogRecord = { level: keyof Logger; facts: Record<string, unknown>; message: string }
@@ -54,6 +58,11 @@ export type OpenOptions = Partial<Omit<CommonOptions, 'log'>> &
     store?: StoreServiceOptions
     /** Default: {@link TEST_KEY}. */
     keys?: KeySource
+    /** Default: none, and no columns for embeddings. */
+    embedder?: Embedder
+    embedding?: EmbeddingOptions
+    /** Whether texts are embedded in the background. Default: where there is an embedder. */
+    background?: boolean
   }
 
 export type Engine = {
@@ -166,7 +175,7 @@ async function openTestPostgres(options: OpenOptions = {}): Promise<TestDatabase
   const database = await openPostgres({ url: postgresUrl, rls: testRls, ...options, schema, log })
   const tb = await migrated(database, options, log)
   const close = async () => {
-    await sql`drop schema if exists ${sql.id(schema)} cascade`.execute(database.db)
+    await sql`/* migrate.drop */ drop schema if exists ${sql.id(schema)} cascade`.execute(database.db)
     await tb.close()
   }
   return { database, tb, logged, dataDir: undefined, close }
@@ -177,6 +186,8 @@ async function migrated(database: Database, options: OpenOptions, log: Logger): 
   if (wanted.length > 0) {
     await upgrade(database, wanted)
     await prepareRls(database, { grant: true })
+    if (options.embedder !== undefined)
+      await prepareVectors(database, { index: 'hnsw', change: true }, silentLog)
   }
   return openServices(database, options, log)
 }
@@ -189,6 +200,21 @@ export function openTestFiles(): Blobs {
   return { ...blobs, close: () => rm(dir, { recursive: true, force: true }) }
 }
 
+type ServiceOptions = Pick<
+  OpenOptions,
+  | 'defaults'
+  | 'auth'
+  | 'ports'
+  | 'checkpoints'
+  | 'store'
+  | 'uploadLimitBytes'
+  | 'keys'
+  | 'council'
+  | 'embedder'
+  | 'embedding'
+  | 'background'
+>
+
 /** The services on a database that a test opened itself. */
 export function openServices(
   database: Database,
@@ -200,11 +226,11 @@ export function openServices(
     store,
     keys,
     council,
+    embedder,
+    embedding,
+    background = embedder !== undefined,
     uploadLimitBytes = 5_000_000_000,
-  }: Pick<
-    OpenOptions,
-    'defaults' | 'auth' | 'ports' | 'checkpoints' | 'store' | 'uploadLimitBytes' | 'keys' | 'council'
-  > = {},
+  }: ServiceOptions = {},
   log: Logger = silentLog,
 ): Promise<Threadbase> {
   const settings = {
@@ -215,6 +241,9 @@ export function openServices(
     usage: TEST_USAGE,
     checkpoints,
     store,
+    embedder,
+    embedding: { pollS: 0.2, settleS: 0.01, ...embedding },
+    background,
     keys: keys ?? fixedKeys([TEST_KEY]),
     log,
   }

@@ -2,14 +2,17 @@ import { randomUUID } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { uuid6 } from '@langchain/langgraph-checkpoint'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { ThreadbaseError } from '../src/core/errors.ts'
 import type { Threadbase } from '../src/threadbase.ts'
 import { newBytes } from './accounts.ts'
 import { unread } from './bytes.ts'
 import { engines, type TestDatabase } from './harness.ts'
 import { announce } from './uploads.ts'
+import { unzip } from './zip.ts'
 
 const A = { userId: 'alice' }
 const B = { userId: 'bob' }
+const DORA = { userId: 'dora' }
 
 type Ids = {
   thread: string
@@ -23,6 +26,7 @@ type Ids = {
   fileUpload: string
   object: string
   council: string
+  analysed: string
 }
 type Call = (tb: Threadbase, ids: Ids) => Promise<unknown>
 const NOT_FOUND = Symbol('not_found')
@@ -35,6 +39,7 @@ const CHECKPOINT = {
   channel_versions: { a: 1, list: 1 },
   versions_seen: {},
 }
+const STOLEN = { summary: 'stolen' }
 const NOTES = ['notes']
 /** Of the answer that is under way in A's conversation. */
 const TURN = randomUUID()
@@ -87,6 +92,7 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
       NOT_FOUND,
     ],
     delete: [(tb, { thread, message }) => tb.messages.delete(B, thread, message), false],
+    clear: [(tb, { thread }) => tb.messages.clear(B, thread), 0],
     // of the process: numbers alone
     queueStats: [async (tb) => tb.messages.queueStats(), { waiting: 0, running: 0 }],
   },
@@ -124,8 +130,23 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
     export: [(tb, { council }) => tb.conversations.export(B, council, 'json'), NOT_FOUND],
     close: [(tb) => tb.conversations.close(), undefined],
   },
+  search: {
+    messages: [async (tb) => (await tb.search.messages(B, { q: 'secret', mode: 'text' })).items, []],
+  },
   council: {
     ask: [(tb, { council }) => tb.council.ask(B, council, 'secret'), NOT_FOUND],
+  },
+  embeddings: {
+    // a message that B does not have needs no waiting
+    wait: [(tb, { message }) => tb.embeddings.wait(B, [message]), 'off'],
+    // of all users: numbers alone
+    status: [async (tb) => Object.keys(await tb.embeddings.status()).includes('waiting'), true],
+    backlog: [(tb) => tb.embeddings.backlog(), 0],
+    backfill: [(tb) => tb.embeddings.backfill().catch((error) => error.code), 'unsupported'],
+    buildIndex: [
+      (tb) => tb.embeddings.buildIndex({ type: 'hnsw' }).catch((error) => error instanceof ThreadbaseError),
+      true,
+    ],
   },
   'conversations.turns': {
     begin: [
@@ -212,6 +233,39 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
       'of bob',
     ],
   },
+  sessions: {
+    list: [(tb) => tb.sessions.list(B), { items: [] }],
+    findSession: [(tb, { analysed }) => tb.sessions.findSession(B, analysed), undefined],
+    getSession: [(tb, { analysed }) => tb.sessions.getSession(B, analysed), NOT_FOUND],
+    end: [(tb, { analysed }) => tb.sessions.end(B, analysed), NOT_FOUND],
+    // the id is free in B's own world
+    create: [
+      async (tb, { analysed }) => {
+        const { title, analysisVersion } = await tb.sessions.create(B, { id: analysed, title: 'b' })
+        await tb.threads.delete(B, analysed)
+        return [title, analysisVersion]
+      },
+      ['b', null],
+    ],
+    createOrFind: [
+      async (tb, { analysed }) => {
+        const { created } = await tb.sessions.createOrFind(B, { id: analysed })
+        await tb.threads.delete(B, analysed)
+        return created
+      },
+      true,
+    ],
+  },
+  analyses: {
+    findAnalysis: [(tb, { analysed }) => tb.analyses.findAnalysis(B, analysed), NOT_FOUND],
+    getAnalysis: [(tb, { analysed }) => tb.analyses.getAnalysis(B, analysed), NOT_FOUND],
+    put: [(tb, { analysed }) => tb.analyses.put(B, analysed, STOLEN, { ifVersion: '*' }), NOT_FOUND],
+    createOrReplace: [(tb, { analysed }) => tb.analyses.createOrReplace(B, analysed, STOLEN), NOT_FOUND],
+    patch: [(tb, { analysed }) => tb.analyses.patch(B, analysed, STOLEN, { ifVersion: '*' }), NOT_FOUND],
+    delete: [(tb, { analysed }) => tb.analyses.delete(B, analysed), false],
+    listVersions: [(tb, { analysed }) => tb.analyses.listVersions(B, analysed), NOT_FOUND],
+    getVersion: [(tb, { analysed }) => tb.analyses.getVersion(B, analysed, 1), NOT_FOUND],
+  },
   usage: {
     consume: [async (tb) => (await tb.usage.consume(B, 10)).usage.dailyUsed, 10],
     refund: [
@@ -223,6 +277,36 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
     ],
     read: [async (tb) => (await tb.usage.read(B)).userId, B.userId],
     totals: [(tb) => tb.usage.totals(B), []],
+  },
+  gdpr: {
+    count: [async (tb) => Object.keys((await tb.gdpr.count(B)).rows).includes('api_keys'), true],
+    // nothing of A's in it
+    export: [
+      async (tb) => {
+        const { stream, report } = await tb.gdpr.export(B, BY_B)
+        const files = await unzip(Buffer.concat(await collectAll(stream as AsyncIterable<Buffer>)))
+        await report
+        const all = Buffer.concat([...files.values()])
+        return [all.includes(B.userId), all.includes('of alice')]
+      },
+      [true, false],
+    ],
+    findTombstone: [(tb) => tb.gdpr.findTombstone(B), undefined],
+    // of a user of their own, whom nobody else needs
+    erase: [
+      async (tb) => {
+        await tb.files.create(DORA, 'of alice')
+        return (await tb.gdpr.erase(DORA, BY_B)).rows
+      },
+      { files: 1 },
+    ],
+    readmit: [
+      async (tb) => {
+        if ((await tb.gdpr.findTombstone(DORA)) === undefined) await tb.gdpr.erase(DORA, BY_B)
+        await tb.gdpr.readmit(DORA, BY_B)
+      },
+      undefined,
+    ],
   },
   'identity.sessions': {
     signOut: [(tb, { session }) => tb.identity.sessions.signOut(BY_B, session), undefined],
@@ -294,6 +378,26 @@ const CALLS: Record<string, Record<string, [call: Call, expected: unknown]>> = {
     // of the installation: it removes what nobody can read
     sweepExpired: [(tb) => tb.store.sweepExpired(), 0],
   },
+  documents: {
+    // the collection and its ids are free in B's own world
+    put: [
+      async (tb) => {
+        const stolen = { id: 'd', pageContent: 'stolen', vector: [0, 1] }
+        await tb.documents.put(B, 'docs', [stolen])
+        return tb.documents.delete(B, 'docs', { all: true })
+      },
+      1,
+    ],
+    search: [(tb) => tb.documents.search(B, 'docs', [1, 0]), []],
+    delete: [
+      async (tb) => [
+        await tb.documents.delete(B, 'docs', { ids: ['d'] }),
+        await tb.documents.delete(B, 'docs', { filter: { of: 'alice' } }),
+        await tb.documents.delete(B, 'docs', { all: true }),
+      ],
+      [0, 0, 0],
+    ],
+  },
   artifacts: {
     create: [
       (tb, { thread }) =>
@@ -363,11 +467,17 @@ const BY_B = { userId: B.userId, via: 'library' } as const
 // For operators and for those who find out who calls: they take no scope. What they must not do is give away a secret,
 // or what is A's to somebody who only claims to be.
 const OPERATORS = [
+  // says nothing of anybody
+  'embeddings.embed',
+  'identity.users.cacheKey',
+  'identity.users.checkPassword',
   'identity.users.create',
   'identity.users.ensure',
   'identity.users.find',
+  'identity.users.findOwn',
   'identity.users.getUser',
   'identity.users.hasAccounts',
+  'identity.users.hasPassword',
   'identity.users.list',
   'identity.users.resetPassword',
   'identity.users.standing',
@@ -375,9 +485,11 @@ const OPERATORS = [
   'identity.users.updateProfile',
   'identity.users.changePassword',
   'identity.keys.authenticate',
+  'identity.keys.cacheKeys',
   'identity.keys.close',
   'identity.keys.flushUses',
   'identity.sessions.authenticate',
+  'identity.sessions.cacheKeys',
   'identity.sessions.csrfToken',
   'identity.sessions.isCsrfToken',
   'identity.sessions.ofAccessToken',
@@ -394,6 +506,7 @@ const OPERATORS = [
   'identity.ofKey',
   'identity.ofProxy',
   'identity.close',
+  'identity.forget',
   'audit.list',
   'audit.record',
   'council.close',
@@ -463,6 +576,8 @@ for (const engine of engines) {
         )
       await tb.forUser(A.userId).checkpointer.putWrites(state, [['a', 'secret']], 'task')
       await tb.forUser(A.userId).store.put(NOTES, 'k', { text: 'secret' })
+      const document = { id: 'd', pageContent: 'secret', metadata: { of: 'alice' }, vector: [1, 0] }
+      await tb.documents.put(A, 'docs', [document])
       for (const { userId: id } of [A, B]) await tb.identity.users.ensure({ id, provider: 'proxy' })
       await opened.database.db
         .updateTable('users')
@@ -477,7 +592,19 @@ for (const engine of engines) {
       const bytes = await newBytes(tb, A.userId, thread, 'of alice')
       const { id: council } = await tb.conversations.createConversation(A)
       await tb.conversations.turns.begin(A, council, { content: 'secret', holder: TURN, leaseS: 600 })
-      ids = { thread, message: message?.id as string, key: apiKey.id, session, variable, council, ...bytes }
+      const { id: analysed } = await tb.sessions.create(A)
+      await tb.analyses.put(A, analysed, { summary: 'secret' })
+      await tb.analyses.patch(A, analysed, { solutions: ['secret'] }, { ifVersion: 1 })
+      ids = {
+        thread,
+        message: message?.id as string,
+        key: apiKey.id,
+        session,
+        variable,
+        council,
+        analysed,
+        ...bytes,
+      }
     })
     afterAll(() => opened?.close())
 
@@ -491,10 +618,17 @@ for (const engine of engines) {
         .selectAll()
         .where('user_id', '=', A.userId)
         .execute(),
+      session: await tb.sessions.getSession(A, ids.analysed),
+      analysis: await tb.analyses.getAnalysis(A, ids.analysed),
+      versions: [
+        await tb.analyses.listVersions(A, ids.analysed),
+        await tb.analyses.getVersion(A, ids.analysed, 1),
+      ],
       artifacts: await tb.artifacts.list(A, ids.thread),
       files: await tb.files.list(A),
       states: await collectAll(tb.checkpointer.list(stateOf(A, ids.thread))),
       notes: await tb.store.search([], A),
+      documents: await tb.documents.search(A, 'docs', [1, 0], { withVectors: true }),
       key: await tb.identity.ofKey(hers),
       keys: (await tb.identity.keys.list(A)).items.map(({ id }) => id),
       providerKey: await tb.credentials.forUser(A.userId).resolve('openai'),
@@ -567,6 +701,10 @@ for (const engine of engines) {
         await expect(tb.threads.list(scope)).rejects.toMatchObject({ code: 'invalid_input' })
         await expect(tb.messages.list(scope, ids.thread)).rejects.toMatchObject({ code: 'invalid_input' })
         await expect(tb.configs.get(scope, ids.thread)).rejects.toMatchObject({ code: 'invalid_input' })
+        await expect(tb.sessions.list(scope)).rejects.toMatchObject({ code: 'invalid_input' })
+        await expect(tb.analyses.findAnalysis(scope, ids.analysed)).rejects.toMatchObject({
+          code: 'invalid_input',
+        })
         await expect(tb.variables.resolve(scope, 'NAME')).rejects.toMatchObject({ code: 'invalid_input' })
         await expect(tb.credentials.apiKeys.list(scope)).rejects.toMatchObject({ code: 'invalid_input' })
         await expect(tb.artifacts.list(scope, ids.thread)).rejects.toMatchObject({ code: 'invalid_input' })

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { answerEmbeddings, type EmbeddingModel, type EmbeddingRequest } from './openai-embeddings.ts'
 
 export type ChatMessage = {
   role: 'system' | 'developer' | 'user' | 'assistant' | 'tool'
@@ -44,6 +45,13 @@ export type OpenAiServer = {
   credentials: (string | undefined)[]
   /** From now on answers by this. */
   follow(script: Script): void
+  embeddings: {
+    /** As for conversations. */
+    requests: EmbeddingRequest[]
+    credentials: (string | undefined)[]
+    /** From now on is like this. */
+    be(model: EmbeddingModel<Fault>): void
+  }
   close(): Promise<void>
 }
 
@@ -51,14 +59,28 @@ const MADE_AT = 1_700_000_000
 const PIECE_CHARS = 12
 
 /**
- * The chat completions of OpenAI's API on the loopback address, in one piece and streamed. It keeps no state: ids are
- * made of the conversation, so that whoever sends it gets the same message.
+ * The chat completions of OpenAI's API on the loopback address, in one piece and streamed, and its embeddings. It keeps no
+ * state: ids are made of the conversation, so that whoever sends it gets the same message.
  */
-export async function startOpenAiServer(script: Script): Promise<OpenAiServer> {
+export async function startOpenAiServer(script: Script = inTurn([])): Promise<OpenAiServer> {
   const requests: ChatRequest[] = []
   const credentials: (string | undefined)[] = []
+  const embeddings = { requests: [] as EmbeddingRequest[], credentials: [] as (string | undefined)[] }
   let current = script
+  let model: EmbeddingModel<Fault> = {}
   const server = createServer((request, response) => {
+    if (request.method === 'POST' && request.url === '/v1/embeddings') {
+      const answer = (body: EmbeddingRequest) => {
+        embeddings.requests.push(body)
+        embeddings.credentials.push(request.headers.authorization)
+        return answerEmbeddings(body, model)
+      }
+      readBody(request).then(
+        (body) => send(response, answer(body as EmbeddingRequest)),
+        (error) => send(response, { status: 500, error: String(error) }),
+      )
+      return
+    }
     const received = (chat: ChatRequest) => {
       requests.push(chat)
       credentials.push(request.headers.authorization)
@@ -75,6 +97,12 @@ export async function startOpenAiServer(script: Script): Promise<OpenAiServer> {
     credentials,
     follow: (next) => {
       current = next
+    },
+    embeddings: {
+      ...embeddings,
+      be: (next) => {
+        model = next
+      },
     },
     close: async () => {
       server.closeAllConnections()
@@ -109,14 +137,18 @@ async function answerTo(
   if (incoming.method !== 'POST' || incoming.url !== '/v1/chat/completions') {
     return { status: 404, error: `there is no ${incoming.method} ${incoming.url}` }
   }
-  const chunks: Buffer[] = []
-  for await (const chunk of incoming) chunks.push(chunk)
-  const request = JSON.parse(Buffer.concat(chunks).toString()) as ChatRequest
+  const request = (await readBody(incoming)) as ChatRequest
   received(request)
   const problem = findProblem(request)
   if (problem !== undefined) return { status: 400, error: problem }
   const answer = await script(request)
   return 'status' in answer || 'fault' in answer ? answer : toCompletion(request, answer)
+}
+
+async function readBody(incoming: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = []
+  for await (const chunk of incoming) chunks.push(chunk)
+  return JSON.parse(Buffer.concat(chunks).toString())
 }
 
 /** What the real API refuses, too: a call without its result, a result without its call. */
@@ -167,9 +199,13 @@ function toCompletion(request: ChatRequest, answer: Turn): Completion {
 
 const countTokens = (text: string) => text.split(/\s+/).filter((word) => word !== '').length
 
-function send(response: ServerResponse, reply: Failure | Completion | { fault: Fault }): void {
+type Reply = Failure | Completion | { fault: Fault } | { json: object }
+
+function send(response: ServerResponse, reply: Reply): void {
   if ('fault' in reply) {
     goWrong(response, reply.fault)
+  } else if ('json' in reply) {
+    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(reply.json))
   } else if ('status' in reply) {
     const type = reply.status < 500 ? 'invalid_request_error' : 'server_error'
     response.writeHead(reply.status, { 'content-type': 'application/json', ...reply.headers })
@@ -210,7 +246,7 @@ function goWrong(response: ServerResponse, fault: Fault): void {
       return
     case 'redirect':
       response.writeHead(307, {
-        location: `http://localhost:${response.socket?.localPort}/v1/chat/completions`,
+        location: `http://localhost:${response.socket?.localPort}${response.req.url}`,
       })
       response.end()
   }

@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { parseConfig } from '../src/config.ts'
-import { openPorts, openThreadbase } from '../src/threadbase.ts'
+import { openPorts, openThreadbase } from '../src/open-threadbase.ts'
 import { makeTempDir, newRedisPrefix, recordingLog, redisUrl } from './harness.ts'
 
 const LONG = { ttlMs: 60_000 }

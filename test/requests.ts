@@ -13,9 +13,9 @@ export type FuzzRequest = {
   headers: Record<string, string>
 }
 
-/** Of threads, artifacts, variables and API keys, of messages, of users, of uploads; names of providers, hashes of bytes and names of places for them; formats. */
+/** Of threads, artifacts, variables and API keys, of messages, of users, of uploads; names of providers, hashes of bytes and names of places for them; formats; numbers of versions. */
 export type KnownIds = Record<
-  'id' | 'message' | 'user' | 'provider' | 'token' | 'sha256' | 'name' | 'format',
+  'id' | 'message' | 'user' | 'provider' | 'token' | 'sha256' | 'name' | 'format' | 'version',
   string[]
 >
 
@@ -43,6 +43,7 @@ function requestOf(path: string, method: string, operation: Json): fc.Arbitrary<
         sha256: anyId,
         name: anyId,
         format: anyId,
+        version: anyId,
       }),
       query: anyQuery(inQuery),
       sent: content === undefined ? fc.constant({ body: undefined, type: undefined }) : anyContent(content),
@@ -111,7 +112,7 @@ const oddText = fc.oneof(
 
 /** Mostly an id that exists. */
 const anyId: fc.Arbitrary<(known: string[]) => string> = fc.oneof(
-  { weight: 8, arbitrary: fc.nat().map((n) => (known: string[]) => known[n % known.length] ?? '') },
+  { weight: 8, arbitrary: fc.nat().map((n) => (known: string[]) => percent(known[n % known.length] ?? '')) },
   { weight: 1, arbitrary: fc.uuid().map((id) => () => id) },
   { weight: 1, arbitrary: oddText.map((text) => () => percent(text)) },
 )
@@ -145,6 +146,10 @@ const anyHeaders: fc.Arbitrary<Record<string, string>> = fc.constantFrom<Record<
   { 'x-request-id': 'a b' },
   { 'content-encoding': 'gzip' },
   { accept: 'image/png' },
+  { 'if-match': '*' },
+  { 'if-match': '"1"' },
+  { 'if-match': 'x' },
+  { 'if-none-match': '*' },
 )
 
 /** JSON text of a value that fits the schema, one that fits but for a part of it, or text that is damaged. */

@@ -53,6 +53,12 @@ export const ROUTES: Record<string, Route> = {
     stranger: 401,
     body: ({ account: { password } }) => ({ current_password: password, new_password: 'a new password' }),
   }),
+  'GET /api/users/me/export': account(200, own),
+  'DELETE /api/users/me': account(200, {
+    // it is neither the stranger's name nor password
+    stranger: 400,
+    body: ({ account: { username, password } }) => ({ confirm: username, password }),
+  }),
   'POST /api/threads': writes(200, {
     // the id is free among the stranger's own
     stranger: 201,
@@ -77,6 +83,8 @@ export const ROUTES: Record<string, Route> = {
   'PUT /api/threads/{id}/config': writes(200, give({ model: 'changed' })),
   'PATCH /api/threads/{id}/config': writes(200, give({ temperature: 1 })),
   'GET /api/export': reads({ query: ({ rows }) => `thread_id=${rows.thread}` }),
+  // of the stranger's own there is none
+  'GET /api/search': reads({ ...own, query: () => 'q=content' }),
   'GET /api/conversations': reads(own),
   'POST /api/conversations': writes(200, own),
   // of the stranger's own there is none
@@ -87,6 +95,25 @@ export const ROUTES: Record<string, Route> = {
   'GET /api/conversations/{id}/export/{format}': reads(),
   'POST /api/conversations/{id}/message': writes(200, give({ content: 'changed' })),
   'POST /api/conversations/{id}/message/stream': writes(200, give({ content: 'changed' })),
+  'POST /api/sessions': writes(200, {
+    // the id is free among the stranger's own
+    stranger: 201,
+    body: ({ rows }) => ({ id: rows.session, title: rows.title }),
+  }),
+  'GET /api/sessions': reads(own),
+  'GET /api/sessions/{id}': reads(),
+  'POST /api/sessions/{id}/end': writes(200),
+  'GET /api/sessions/{id}/analysis': reads(),
+  // of version 2: it changes nothing
+  'PUT /api/sessions/{id}/analysis': writes(200, {
+    body: ({ rows }) => ({ summary: rows.summary }),
+  }),
+  'PATCH /api/sessions/{id}/analysis': writes(200, {
+    body: ({ rows }) => ({ summary: rows.summary }),
+  }),
+  'DELETE /api/sessions/{id}/analysis': writes(204, { stranger: 204 }),
+  'GET /api/sessions/{id}/analysis/versions': reads(),
+  'GET /api/sessions/{id}/analysis/versions/{version}': reads(),
   'POST /api/threads/{id}/artifacts': writes(201, give('bytes')),
   'GET /api/threads/{id}/artifacts': reads(),
   'POST /api/threads/{id}/artifacts/uploads': writes(201, give(announce('bytes'))),
@@ -150,6 +177,7 @@ export const ROUTES: Record<string, Route> = {
   'GET /api/admin/users/{user}/export': admin(200),
   'GET /api/admin/users/{user}/conversations': admin(200),
   'GET /api/admin/users/{user}/conversations/search': admin(200, { query: () => 'q=content' }),
+  'GET /api/admin/users/{user}/search': admin(200, { query: () => 'q=content' }),
   'GET /api/admin/users/{user}/conversations/{id}': admin(200),
   'GET /api/admin/users/{user}/conversations/{id}/export/{format}': admin(200),
   'GET /api/admin/users/{user}/threads/{id}/artifacts': admin(200),
@@ -166,6 +194,11 @@ export const ROUTES: Record<string, Route> = {
   'GET /api/admin/users/{user}/api-keys/{id}': admin(200),
   'GET /api/usage': reads(own),
   'GET /api/usage/totals': reads(own),
+  'GET /api/admin/users/{user}/sessions': admin(200),
+  'GET /api/admin/users/{user}/sessions/{id}': admin(200),
+  'GET /api/admin/users/{user}/sessions/{id}/analysis': admin(200),
+  'GET /api/admin/users/{user}/sessions/{id}/analysis/versions': admin(200),
+  'GET /api/admin/users/{user}/sessions/{id}/analysis/versions/{version}': admin(200),
   'GET /api/admin/users/{user}/usage': admin(200),
   'GET /api/admin/users/{user}/usage/totals': admin(200),
   'PUT /api/admin/users/{user}/usage': admin(200, give({ tier: 'pro' })),
@@ -206,12 +239,14 @@ export function valuesFor(path: string, { account, rows }: Target): Record<strin
     artifacts: rows.artifact,
     files: rows.file,
     conversations: rows.conversation,
+    sessions: rows.session,
   }
   const [, id] = Object.entries(ids).find(([part]) => isOf(part)) ?? []
   return {
     user: account.id,
     id: isOf('threads') || id === undefined ? thread : id,
     message,
+    version: '1',
     format: 'json',
     provider: PROVIDER,
     token: isOf('files') ? rows.fileUpload : rows.artifactUpload,

@@ -1,11 +1,10 @@
 import { randomBytes, randomUUID } from 'node:crypto'
-import { emptyCheckpoint } from '@langchain/langgraph-checkpoint'
 import { type Kysely, sql, type Transaction } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Schema } from '../src/db/schema.ts'
-import type { Threadbase } from '../src/threadbase.ts'
 import { findTenantProblems, SHARED_TABLES } from './catalog-rules.ts'
 import { engines, type TestDatabase } from './harness.ts'
+import { storeEverything, TEST_VECTORS } from './user-rows.ts'
 
 const BAD_TABLES: [what: string, statement: (s: string) => string, problem: RegExp][] = [
   ['no user', (s) => `create table ${s}.bad (id uuid primary key)`, /bad has no user_id/],
@@ -63,46 +62,6 @@ const BAD_TABLES: [what: string, statement: (s: string) => string, problem: RegE
   ],
 ]
 
-/** A row in each table of checkpoints and of the store. */
-async function storeState({ forUser }: Threadbase, userId: string): Promise<void> {
-  const { checkpointer, store } = forUser(userId)
-  await store.put(['notes'], 'k', { text: 'x' })
-  const checkpoint = {
-    ...emptyCheckpoint(),
-    channel_values: { list: [{ text: 'x'.repeat(200) }] },
-    channel_versions: { list: 1 },
-  }
-  for (const thread_id of ['deleted', 'kept']) {
-    const config = await checkpointer.put(
-      { configurable: { thread_id } },
-      checkpoint,
-      { source: 'input', step: -1, parents: {} },
-      { list: 1 },
-    )
-    await checkpointer.putWrites(config, [['x', 1]], 'task')
-  }
-  await checkpointer.deleteThread('deleted')
-}
-
-async function storeSecrets({ credentials, variables }: Threadbase, userId: string): Promise<void> {
-  const actor = { userId, via: 'library' } as const
-  await credentials.apiKeys.put({ userId }, actor, 'openai', { apiKey: 'sk' })
-  await variables.create({ userId }, actor, { name: 'n', value: 'v' })
-}
-
-async function storeCouncil({ conversations, database }: Threadbase, userId: string): Promise<void> {
-  const { id } = await conversations.createConversation({ userId })
-  await conversations.turns.begin({ userId }, id, { content: 'x', holder: randomUUID(), leaseS: 10 })
-  await database.db.insertInto('usage').values({ user_id: userId }).execute()
-}
-
-/** A row in each table of artifacts and files; the bytes are the same for all users. */
-async function storeBytes({ artifacts, files }: Threadbase, userId: string, thread: string): Promise<void> {
-  await artifacts.create({ userId }, thread, 'bytes')
-  await files.create({ userId }, 'bytes')
-  await files.startUpload({ userId }, { sha256: 'a'.repeat(64), size: 1 })
-}
-
 class Undo extends Error {}
 
 for (const engine of engines) {
@@ -111,9 +70,7 @@ for (const engine of engines) {
     let db: Kysely<Schema>
     let s: string
     beforeAll(async () => {
-      opened = await engine.open({
-        store: { index: { dims: 3, embeddings: async (texts) => texts.map(() => [1, 0, 0]) } },
-      })
+      opened = await engine.open({ store: TEST_VECTORS })
       db = opened.database.db
       s = opened.database.schema
     })
@@ -160,17 +117,9 @@ for (const engine of engines) {
     test('a role that is not the owner sees and writes the rows of its user only', async () => {
       const role = `tb_reader_${randomBytes(4).toString('hex')}`
       for (const userId of ['rls-a', 'rls-b']) {
-        await opened.tb.identity.users.ensure({ id: userId, provider: 'proxy' })
-        await opened.tb.identity.keys.create({ userId }, { userId, via: 'library' }, { name: 'k' })
-        await sql`insert into ${sql.table('sessions')} (user_id, id, expires_at)
-                  values (${userId}, ${randomUUID()}::uuid, now() + interval '1 day')`.execute(db)
-        const { id } = await opened.tb.threads.create({ userId }, { title: `of ${userId}` })
-        await opened.tb.messages.append({ userId }, id, [{ role: 'user', content: 'x' }])
-        await opened.tb.configs.put({ userId }, id, { model: 'm' })
-        await storeState(opened.tb, userId)
-        await storeSecrets(opened.tb, userId)
-        await storeCouncil(opened.tb, userId)
-        await storeBytes(opened.tb, userId, id)
+        await storeEverything(opened, userId)
+        // last: nothing of the user is stored after that
+        await db.insertInto('erased_users').values({ user_id: userId }).execute()
       }
       const { rows } = await sql<{ name: string }>`
         select tablename::text as name from pg_tables where schemaname = ${s} and tablename <> 'schema_revisions'`.execute(

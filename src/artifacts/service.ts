@@ -5,7 +5,7 @@ import { type Scope, userOf } from '../core/scope.ts'
 import { parseInput } from '../core/validate.ts'
 import type { Database } from '../db/database.ts'
 import { brokenConstraint } from '../db/errors.ts'
-import { type ThreadService, threadNotFound } from '../threads/service.ts'
+import { type ThreadService, threadNotFound, whyMissing } from '../threads/service.ts'
 import { type ByteSource, type Keeper, type Named, requireAnnounced } from './bytes/keeper.ts'
 import { readersOf } from './bytes/readers.ts'
 import { whoNames } from './bytes/repo.ts'
@@ -24,6 +24,7 @@ import { createUploads } from './uploads/uploads.ts'
 export { type ByteSource, createKeeper } from './bytes/keeper.ts'
 export type { PresignOptions } from './bytes/readers.ts'
 export { createFileService, type FileService } from './files/service.ts'
+export { type ByteErasure, createByteErasure, type ErasedBytes } from './upkeep/erase/service.ts'
 export {
   type BlobProblem,
   type BlobUpkeep,
@@ -79,7 +80,8 @@ export function createArtifactService(
         ...{ sessionId, runId, toolCallId },
       })
     } catch (error) {
-      throw brokenConstraint(error)?.includes('thread_id') === true ? threadNotFound(threadId) : error
+      if (brokenConstraint(error)?.includes('thread_id') !== true) throw error
+      throw await whyMissing(forUser(userId), userId, threadNotFound(threadId))
     }
   }
 
@@ -87,6 +89,15 @@ export function createArtifactService(
     const artifact = await insert(userId, threadId, newId(), named, origin)
     if (artifact === undefined) throw new Error('a new id was taken')
     return artifact
+  }
+
+  /** The thread that something is to be stored in. */
+  async function threadFor(scope: Scope, threadId: string) {
+    try {
+      return await threads.getThread(scope, threadId)
+    } catch (error) {
+      throw await whyMissing(forUser(scope.userId), scope.userId, error)
+    }
   }
 
   /** Bytes of others are not to be had by their hash. */
@@ -118,7 +129,7 @@ export function createArtifactService(
     ): Promise<Artifact> {
       const userId = userOf(scope)
       const early = typeof input === 'function' ? undefined : parseNew(input)
-      const { id } = await threads.getThread(scope, threadId)
+      const { id } = await threadFor(scope, threadId)
       const staged = await keeper.stage(source, { maxBytes, size: early?.size, sha256: early?.sha256 })
       try {
         const fields = early ?? parseNew((input as () => NewArtifact)())
@@ -137,7 +148,7 @@ export function createArtifactService(
       const userId = userOf(scope)
       const announced = parseInput(NewArtifactUpload, input, 'upload')
       requireShortName(announced.filename)
-      const { id } = await threads.getThread(scope, threadId)
+      const { id } = await threadFor(scope, threadId)
       return uploads.start({ userId, threadId: id }, announced)
     },
 
@@ -177,7 +188,7 @@ export function createArtifactService(
       const userId = userOf(scope)
       const { s3Key, ...fields } = parseInput(IngestedObject, input, 'object')
       requireShortName(fields.filename)
-      const { id } = await threads.getThread(scope, threadId)
+      const { id } = await threadFor(scope, threadId)
       if (!trusted) await requireOwn(userId, s3Key)
       const { size, sha256 } = fields
       const staged = await keeper.blobs.stageObject(s3Key, { maxBytes, size, sha256 })

@@ -43,6 +43,11 @@ export type Blobs = {
   remove(sha256: Sha256): Promise<void>
   /** All of them, by hash, beginning after one. */
   list(after?: Sha256): AsyncIterable<StoredBlob>
+  /**
+   * Removes an object that somebody put to a URL of {@link Blobs.presignPut}, by its key. No change when there is none.
+   * @throws invalid_input for a key that leads elsewhere
+   */
+  removeUpload(key: string): Promise<void>
   /** Removes what was staged longer ago than that and was neither committed nor discarded. @returns how many */
   sweepStaged(olderThanMs: number): Promise<number>
   /** A URL that answers the bytes to whoever has it. Relative where this server is to answer it. */
@@ -130,6 +135,14 @@ export function requireStageable(key: string, prefix = ''): { isUpload: boolean 
   if (isPath && isText) return { isUpload }
   const message = `the key must be one below ${prefix}${UPLOADS} or ${prefix}${OUTPUT}`
   throw new ThreadbaseError('invalid_input', message, { field: 'key' })
+}
+
+/** @throws invalid_input for a key that is not that of an upload */
+export function requireUpload(key: string, prefix = ''): string {
+  if (requireStageable(key, prefix).isUpload) return key
+  throw new ThreadbaseError('invalid_input', `the key must be one below ${prefix}${UPLOADS}`, {
+    field: 'key',
+  })
 }
 
 export function noObject(key: string): ThreadbaseError {

@@ -232,6 +232,20 @@ for (const { name, available, open } of STORAGES)
       expect(await blobs.sweepStaged(-1_000)).toBe(1)
     })
 
+    test('what was put to a URL is removed by its key, and nothing else is', async () => {
+      const bytes = randomBytes(100)
+      const { sha256 } = await store(bytes)
+      const to = await blobs.presignPut({ sha256, size: 100 }, { expiresInS: 60 })
+      await blobs.removeUpload(to.key)
+      await opened.upload(to, bytes)
+      await blobs.removeUpload(to.key)
+      await expect(blobs.stageObject(to.key)).rejects.toMatchObject({ code: 'not_found' })
+      for (const key of [blobs.locate(sha256).key, 'uploads/../output/x', '/etc/passwd', '', to.key.slice(1)])
+        await expect(async () => blobs.removeUpload(key)).rejects.toMatchObject({ code: 'invalid_input' })
+      expect(await blobs.find(sha256)).toBeDefined()
+      expect(await blobs.sweepStaged(-1_000)).toBe(0)
+    })
+
     test('removed bytes are gone; removing again is no failure', async () => {
       const { sha256 } = await store(randomBytes(10))
       await blobs.remove(sha256)

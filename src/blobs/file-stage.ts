@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto'
+import type { Stats } from 'node:fs'
 import { type FileHandle, mkdir, open, readFile, rename, rm, stat, utimes } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { setNewest } from '../core/newest.ts'
 import { answering, isMissing, syncDirectory, writeAll } from '../files/system.ts'
 import { type BlobFacts, type Staged, type StageOptions, UPLOADS } from './blobs.ts'
 import { createIntake, firstTwo, inParts, type TakenIn, takenBy } from './intake.ts'
@@ -9,19 +11,26 @@ import { createIntake, firstTwo, inParts, type TakenIn, takenBy } from './intake
 const PART_BYTES = 1 << 20
 /** The name of younger bytes may not have reached the disk: who gave it may be about to sync it. */
 const SURELY_SYNCED_MS = 60_000
+const MAX_REMEMBERED = 10_000
 
-/**
- * Takes bytes in: a small body in memory, another in a file below `uploads/`.
- * @param pathOf where bytes of a hash belong
- */
+/** Where bytes are put, and which names of them reached the disk as far as this process knows. */
+export type Place = {
+  dir: string
+  /** Where bytes of a hash belong. */
+  pathOf(sha256: string): string
+  /** By path the file that had the name then; empty for a directory that this process made. */
+  synced: Map<string, string>
+}
+
+/** Takes bytes in: a small body in memory, another in a file below `uploads/`. */
 export async function stage(
-  dir: string,
+  place: Place,
   source: AsyncIterable<Uint8Array>,
   options: StageOptions,
-  pathOf: (sha256: string) => string,
   whenCommitted: () => Promise<void> = async () => {},
 ): Promise<Staged> {
-  const path = join(dir, UPLOADS, randomUUID())
+  const { pathOf } = place
+  const path = join(place.dir, UPLOADS, randomUUID())
   const intake = createIntake(options)
   const free: Buffer[] = []
   const parts = inParts(takenBy(intake, source), PART_BYTES, options.size, free)
@@ -30,11 +39,11 @@ export async function stage(
     if (head.length < 2) {
       const [bytes = Buffer.alloc(0)] = head
       const facts = intake.end()
-      return staged(path, facts, () => putBytes(path, pathOf(facts.sha256), bytes), whenCommitted)
+      return staged(path, facts, () => putBytes(place, path, pathOf(facts.sha256), bytes), whenCommitted)
     }
     await writeFileSynced(path, head, parts, free)
     const facts = intake.end()
-    return staged(path, facts, () => giveName(path, pathOf(facts.sha256), facts.size), whenCommitted)
+    return staged(path, facts, () => giveName(place, path, pathOf(facts.sha256), facts.size), whenCommitted)
   } catch (error) {
     await rm(path, { force: true }).catch(() => {})
     throw error
@@ -112,8 +121,8 @@ async function openNew(path: string): Promise<FileHandle> {
 }
 
 /** Puts bytes where they belong unless the very same are there. @returns whether they were */
-async function putBytes(staging: string, to: string, bytes: Buffer): Promise<boolean> {
-  if (await isThere(to, bytes)) return true
+async function putBytes(place: Place, staging: string, to: string, bytes: Buffer): Promise<boolean> {
+  if (await isThere(place, to, bytes)) return true
   const file = await openNew(staging)
   try {
     await writeAll(file, bytes)
@@ -121,11 +130,11 @@ async function putBytes(staging: string, to: string, bytes: Buffer): Promise<boo
   } finally {
     await file.close()
   }
-  return giveName(staging, to, bytes.length)
+  return giveName(place, staging, to, bytes.length)
 }
 
 /** Compares with what is there, which may have been damaged; bytes that are stored again are young again. */
-async function isThere(path: string, bytes: Buffer): Promise<boolean> {
+async function isThere(place: Place, path: string, bytes: Buffer): Promise<boolean> {
   const there = await stat(path).catch(() => undefined)
   if (there?.size !== bytes.length) return false
   const found = await readFile(path).catch(() => undefined)
@@ -137,18 +146,27 @@ async function isThere(path: string, bytes: Buffer): Promise<boolean> {
     // removed meanwhile
     return false
   }
-  if (Date.now() - there.mtimeMs < SURELY_SYNCED_MS) await syncAbove(path)
+  const file = identityOf(there)
+  if (Date.now() - there.mtimeMs < SURELY_SYNCED_MS && place.synced.get(path) !== file) await syncAbove(path)
+  remember(place, path, file)
   return true
 }
+
+const remember = (place: Place, path: string, file: string) =>
+  setNewest(place.synced, path, file, MAX_REMEMBERED)
+
+/** Of a file, whatever its name: one that has the name later is another. */
+const identityOf = ({ ino, birthtimeMs }: Stats) => `${ino} ${birthtimeMs}`
 
 /**
  * Whether it was there already. A name appears with its bytes or not at all. What was there is replaced all the same: it may
  * have been damaged since.
  */
-async function giveName(from: string, to: string, size: number): Promise<boolean> {
+async function giveName(place: Place, from: string, to: string, size: number): Promise<boolean> {
   const directory = dirname(to)
   const made = await mkdir(directory, { recursive: true, mode: 0o700 })
   const there = await stat(to).catch(() => undefined)
+  const given = await stat(from)
   await rename(from, to)
   if (there?.size === size) return true
   // a new directory is there after a crash when the one above it was synced, too
@@ -157,6 +175,9 @@ async function giveName(from: string, to: string, size: number): Promise<boolean
     changed.push(dirname(path))
   // together: the file system writes what it knows by then for all of them
   await Promise.all(changed.map(syncDirectory))
+  // one that was there before may have been made by another process, which has not synced it yet
+  if (made !== undefined) remember(place, directory, '')
+  if (place.synced.has(directory)) remember(place, to, identityOf(given))
   return false
 }
 

@@ -15,13 +15,14 @@ import {
   requireRange,
   requireSha256,
   requireStageable,
+  requireUpload,
   type Sha256,
   type Staged,
   type StageOptions,
   type StoredBlob,
   UPLOADS,
 } from './blobs.ts'
-import { stage, writeAnnounced } from './file-stage.ts'
+import { type Place, stage, writeAnnounced } from './file-stage.ts'
 import { createVerifier } from './intake.ts'
 import type { UrlSigner } from './signed-urls.ts'
 
@@ -36,11 +37,12 @@ export type FilesOptions = {
 /** Bytes as files below `dir`, each written under another name, synced, and then given its own. */
 export function openFiles({ dir, signer }: FilesOptions): Blobs {
   const pathOf = (sha256: Sha256) => join(dir, keyOf(sha256))
+  const place: Place = { dir, pathOf, synced: new Map() }
   return {
     engine: 'files',
     description: `files in ${dir}`,
-    stage: (source, options = {}) => stage(dir, source, options, pathOf),
-    stageObject: (key, options = {}) => stageFile(dir, key, options, pathOf),
+    stage: (source, options = {}) => stage(place, source, options),
+    stageObject: (key, options = {}) => stageFile(place, key, options),
     find: (sha256) => findFile(pathOf(sha256), sha256),
     locate: (sha256) => ({ key: keyOf(sha256) }),
     async read(sha256, options = {}) {
@@ -48,6 +50,7 @@ export function openFiles({ dir, signer }: FilesOptions): Blobs {
       return readFile(pathOf(sha256), sha256, options)
     },
     remove: (sha256) => answering(() => rm(pathOf(sha256), { force: true })),
+    removeUpload: (key) => answering(() => rm(join(dir, requireUpload(key)), { force: true })),
     list: (after) => listFiles(join(dir, 'output', 'artifacts'), after && requireSha256(after)),
     sweepStaged: (olderThanMs) => answering(() => sweep(join(dir, UPLOADS), Date.now() - olderThanMs)),
     presignGet: (sha256, options) =>
@@ -85,12 +88,8 @@ async function receive(path: string, source: AsyncIterable<Uint8Array>, facts: B
   }
 }
 
-async function stageFile(
-  dir: string,
-  key: string,
-  options: StageOptions,
-  pathOf: (sha256: Sha256) => string,
-): Promise<Staged> {
+async function stageFile(place: Place, key: string, options: StageOptions): Promise<Staged> {
+  const { dir } = place
   const { isUpload } = requireStageable(key)
   const path = join(dir, key)
   const source = await openObject(dir, path, key)
@@ -99,7 +98,7 @@ async function stageFile(
   }
   const stream = source.createReadStream({ highWaterMark: CHUNK_BYTES })
   try {
-    return await stage(dir, fromStorage(stream), options, pathOf, whenCommitted)
+    return await stage(place, fromStorage(stream), options, whenCommitted)
   } finally {
     stream.destroy()
   }

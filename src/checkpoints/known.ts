@@ -42,8 +42,11 @@ const MAX_LISTS_A_THREAD = 100
 
 type Thread = { addresses: Set<Address>; lists: Map<string, StoredList> }
 
+/** By thread; `forgetAll` is of those whose name begins so. */
+export type KnownThreads = ((thread: string) => Known) & { forgetAll(prefix: string): void }
+
 /** Remembers, for the threads used last, what need not be sent again. */
-export function createKnown(maxAddresses = MAX_ADDRESSES): (thread: string) => Known {
+export function createKnown(maxAddresses = MAX_ADDRESSES): KnownThreads {
   const threads = new Map<string, Thread>()
   let total = 0
   const forget = (name: string) => {
@@ -61,7 +64,10 @@ export function createKnown(maxAddresses = MAX_ADDRESSES): (thread: string) => K
     while (threads.size > MAX_THREADS || (total > maxAddresses && threads.size > 1))
       forget(threads.keys().next().value as string)
   }
-  return (name) => {
+  const forgetAll = (prefix: string) => {
+    for (const name of threads.keys()) if (name.startsWith(prefix)) forget(name)
+  }
+  const ofThread = (name: string): Known => {
     const has = (address: Address) => threads.get(name)?.addresses.has(address) ?? false
     return {
       has,
@@ -86,4 +92,5 @@ export function createKnown(maxAddresses = MAX_ADDRESSES): (thread: string) => K
       forget: () => forget(name),
     }
   }
+  return Object.assign(ofThread, { forgetAll })
 }

@@ -1,11 +1,13 @@
 import { userOf } from '../core/scope.ts'
 import type { Database } from '../db/database.ts'
+import { createPlainState } from './plain.ts'
 import { type SaverOptions, ThreadbaseSaver } from './saver.ts'
 import { createShared } from './shared.ts'
 
 export { type AdoptOptions, type AdoptReport, adoptCheckpoints } from './adopt/service.ts'
 export type { EncryptionOptions } from './codec.ts'
 export { encryptedCheckpointTables } from './encrypted-tables.ts'
+export type { Plain, PlainRecord, PlainState, StoredData } from './plain.ts'
 export { type SaverOptions, ThreadbaseSaver } from './saver.ts'
 export { listStateUsers, type PruneOptions, type Removed, type StateThread } from './upkeep/service.ts'
 
@@ -19,6 +21,10 @@ export function createCheckpointService(
 ) {
   const shared = createShared(options.encryption)
   return {
+    /** What is stored, as plain JSON. */
+    plain: createPlainState(options.encryption),
+    /** What is remembered of a user whose state is gone. */
+    forget: shared.forget,
     /** For any user: `configurable.user_id` says which. */
     forAll: new ThreadbaseSaver(database, options, shared),
     /** For one, whatever a config says. @throws invalid_input */

@@ -13,6 +13,8 @@ export type Shared = {
    * another run of it is another writer.
    */
   children: Children
+  /** All that is known of a user. */
+  forget(userId: string): void
 }
 
 /** A checkpoint, or where a namespace begins. */
@@ -42,6 +44,7 @@ export function createShared(encryption: EncryptionOptions | undefined): Shared 
     knownOf: (userId, threadId) => known(`${userId}\0${threadId}`),
     memoOf,
     children: createChildren(),
+    forget: (userId) => known.forgetAll(`${userId}\0`),
   }
 }
 

@@ -3,9 +3,9 @@ import type { BlobProblem, CollectReport, VerifyReport } from '../artifacts/serv
 import { snakeKeys } from '../core/case.ts'
 import type { Threadbase } from '../threadbase.ts'
 import type { CliContext } from './context.ts'
-import { formatBytes, formatCount, untilInterrupted } from './interrupt.ts'
-import { createProgress, type Progress } from './progress.ts'
+import { formatBytes, formatCount } from './interrupt.ts'
 import { readSeconds } from './times.ts'
+import { withProgress } from './with-progress.ts'
 import { withThreadbase } from './with-threadbase.ts'
 
 const GC_HELP = `
@@ -120,23 +120,4 @@ function describeProblem({ sha256, problem, size, found, namedBy }: BlobProblem)
 
 function problemToJson({ namedBy, ...problem }: BlobProblem): string {
   return JSON.stringify({ ...snakeKeys(problem), named_by: namedBy.map((name) => snakeKeys(name)) })
-}
-
-/** @returns whether it was asked to stop */
-async function withProgress(
-  cli: CliContext,
-  label: string,
-  work: (signal: AbortSignal, tell: (share: number, text: string) => void) => Promise<void>,
-): Promise<boolean> {
-  let progress: Progress | undefined
-  try {
-    return await untilInterrupted((signal) =>
-      work(signal, (share, text) => {
-        progress ??= createProgress(cli.stderr, label, 1_000)
-        progress.update(Math.round(share * 1_000), text)
-      }),
-    )
-  } finally {
-    progress?.stop()
-  }
 }

@@ -1,4 +1,6 @@
 import { Command } from 'commander'
+import type { Config } from '../config.ts'
+import type { Logger } from '../core/log.ts'
 import type { Database } from '../db/database.ts'
 import { findDrift } from '../db/drift.ts'
 import { appliedRevisions, downgrade, type MigrationStep, stamp, upgrade } from '../db/migrate.ts'
@@ -11,12 +13,14 @@ import { createLog } from './log.ts'
 /** `threadbase db …`: the commands that an Alembic user expects. */
 export function dbCommand(cli: CliContext): Command {
   const print = (line: string) => void cli.stdout.write(`${line}\n`)
-  const onDatabase = async (work: (database: Database, migrations: Migration[]) => Promise<void>) => {
+  type Work = (database: Database, migrations: Migration[], config: Config, log: Logger) => Promise<void>
+  const onDatabase = async (work: Work) => {
     const config = cli.config()
     const migrations = await loadMigrations()
-    const database = await openDatabase(config, createLog(config.logLevel, cli.stderr))
+    const log = createLog(config.logLevel, cli.stderr)
+    const database = await openDatabase(config, log)
     try {
-      await work(database, migrations)
+      await work(database, migrations, config, log)
     } finally {
       await database.close()
     }
@@ -27,6 +31,13 @@ export function dbCommand(cli: CliContext): Command {
   }
   const printStep = ({ direction, revision, name, ms }: MigrationStep) =>
     print(`${direction === 'up' ? 'upgrade  ' : 'downgrade'} ${revision} ${name} (${ms} ms)`)
+
+  /** What opening makes beside the migrations. */
+  const prepare = async (database: Database) => {
+    const { prepareSearch } = await import('../search/service.ts')
+    const { search, logLevel } = cli.config()
+    await prepareSearch(database, { ...search, change: true }, createLog(logLevel, cli.stderr))
+  }
 
   const db = new Command('db').description('look at and change the schema of the database')
 
@@ -65,9 +76,14 @@ export function dbCommand(cli: CliContext): Command {
     .description('apply migrations up to a revision')
     .argument('[revision]', '`head`, a revision, or +n steps', 'head')
     .action((target: string) =>
-      onDatabase(async (database, migrations) => {
+      onDatabase(async (database, migrations, config, log) => {
         const steps = await upgrade(database, migrations, target, printStep)
+        if ((await appliedRevisions(database)).length === migrations.length) await prepare(database)
         await prepareRls(database, { grant: true })
+        if (config.embeddings.kind !== 'none' && (await isAtHead(database, migrations))) {
+          const { prepareVectors } = await import('../search/vectors/service.ts')
+          await prepareVectors(database, { index: config.vectors.index, change: true }, log)
+        }
         if (steps.length === 0) print('nothing to do')
       }),
     )
@@ -127,6 +143,11 @@ export function dbCommand(cli: CliContext): Command {
     )
 
   return db
+}
+
+/** Only then are there all columns that embeddings need beside them. */
+async function isAtHead(database: Database, migrations: Migration[]): Promise<boolean> {
+  return (await appliedRevisions(database)).at(-1)?.revision === migrations.at(-1)?.revision
 }
 
 function describe({ revision, name }: { revision: string; name: string }, migrations: Migration[]): string {

@@ -1,13 +1,10 @@
-import { createWriteStream } from 'node:fs'
-import { rename, rm } from 'node:fs/promises'
 import { Readable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
 import { Command, Option } from 'commander'
-import { ThreadbaseError } from '../core/errors.ts'
 import { EXPORT_FORMATS, type ExportFormat } from '../transfer/schema.ts'
 import type { CliContext } from './context.ts'
 import { formatCount, untilInterrupted } from './interrupt.ts'
 import { createProgress } from './progress.ts'
+import { writeToStream, writeWholeFile } from './whole-file.ts'
 
 type Options = { user: string; thread?: string; format: ExportFormat; output?: string }
 
@@ -54,8 +51,8 @@ async function run(cli: CliContext, { user, thread, format, output }: Options): 
   )
   try {
     const interrupted = await untilInterrupted(async (signal) => {
-      if (output === undefined) await writeTo(cli.stdout, pieces, signal)
-      else await writeFile(output, pieces, signal)
+      if (output === undefined) await writeToStream(cli.stdout, Readable.from(pieces), signal)
+      else await writeWholeFile(output, Readable.from(pieces), { signal })
     })
     progress?.stop()
     if (interrupted) cli.setExitCode(130)
@@ -63,40 +60,5 @@ async function run(cli: CliContext, { user, thread, format, output }: Options): 
   } finally {
     progress?.stop()
     await tb.close()
-  }
-}
-
-const codeOf = (error: unknown) => (error as { code?: string } | undefined)?.code
-
-/** Ends quietly when the reader has had enough (`export | head`) or the signal says so. */
-async function writeTo(
-  stream: NodeJS.WritableStream,
-  pieces: AsyncIterable<string>,
-  signal: AbortSignal,
-): Promise<void> {
-  try {
-    await pipeline(Readable.from(pieces), stream, { end: false, signal })
-  } catch (error) {
-    if (codeOf(error) !== 'EPIPE' && !signal.aborted) throw error
-  }
-}
-
-/** @throws invalid_input when the file cannot be written */
-async function writeFile(path: string, pieces: AsyncIterable<string>, signal: AbortSignal): Promise<void> {
-  const part = `${path}.${process.pid}.part`
-  try {
-    await pipeline(Readable.from(pieces), createWriteStream(part), { signal })
-    await rename(part, path)
-  } catch (error) {
-    await rm(part, { force: true })
-    if (signal.aborted) return
-    const code = codeOf(error)
-    if (error instanceof ThreadbaseError || code === undefined) throw error
-    throw new ThreadbaseError(
-      'invalid_input',
-      `${path} cannot be written (${code})`,
-      { path },
-      { cause: error },
-    )
   }
 }

@@ -8,13 +8,17 @@ import { blobsCommand } from './blobs.ts'
 import { checkpointsCommand } from './checkpoints.ts'
 import type { CliContext } from './context.ts'
 import { dbCommand } from './db.ts'
+import { embeddingsCommand } from './embeddings.ts'
 import { exportCommand } from './export.ts'
 import { exportJsonCommand } from './export-json.ts'
+import { gdprCommand } from './gdpr.ts'
 import { importCommand } from './import.ts'
 import { keysCommand } from './keys.ts'
 import { createLog } from './log.ts'
 import { migrateJsonCommand } from './migrate-json.ts'
+import { searchCommand } from './search.ts'
 import { serveCommand } from './serve.ts'
+import { analysisCommand, sessionsCommand } from './sessions.ts'
 import { usageCommand } from './usage.ts'
 import { usersCommand } from './users.ts'
 
@@ -41,7 +45,7 @@ export function createProgram(streams: CliStreams): { program: Command; exitCode
     config,
     // help and refusals need not wait for all of the services
     open: async () => {
-      const { openConfigured } = await import('../threadbase.ts')
+      const { openConfigured } = await import('../open-threadbase.ts')
       return openConfigured(config(), createLog(config().logLevel, streams.stderr))
     },
     requireStore: () => requireStore(config()),
@@ -68,6 +72,8 @@ export function createProgram(streams: CliStreams): { program: Command; exitCode
     .addCommand(serveCommand(cli))
     .addCommand(usersCommand(cli))
     .addCommand(usageCommand(cli))
+    .addCommand(sessionsCommand(cli))
+    .addCommand(analysisCommand(cli))
     .addCommand(dbCommand(cli))
     .addCommand(importCommand(cli))
     .addCommand(exportCommand(cli))
@@ -75,7 +81,10 @@ export function createProgram(streams: CliStreams): { program: Command; exitCode
     .addCommand(exportJsonCommand(cli))
     .addCommand(checkpointsCommand(cli))
     .addCommand(blobsCommand(cli))
+    .addCommand(embeddingsCommand(cli))
     .addCommand(keysCommand(cli))
+    .addCommand(searchCommand(cli))
+    .addCommand(gdprCommand(cli))
   inherit(program)
   return { program, exitCode: () => exitCode }
 }

@@ -37,6 +37,8 @@ describe('the council', () => {
     ['OPENAI_BASE_URL', 'https://user:secret@host/v1'],
     ['OPENAI_BASE_URL', 'ftp://secret'],
     ['OPENROUTER_BASE_URL', 'https://host/v1?key=secret'],
+    ['OPENAI_API_KEY', 'sk‑secret'],
+    ['OPENROUTER_API_KEY', 'secret\u0007x'],
     ['COUNCIL_MODELS', ','],
     ['COUNCIL_MODELS', Array.from({ length: 27 }, (_, i) => `m${i}`).join()],
     ['CHAIRMAN_MODEL', 'x'.repeat(256)],

@@ -1,5 +1,5 @@
 import { checkEndpointUrl } from '../core/network.ts'
-import { between, listOf, maxLength, type Variable } from './variable.ts'
+import { between, checkKey, listOf, maxLength, type Variable } from './variable.ts'
 
 const MAX_MODELS = 26
 const MAX_NAME = 255
@@ -11,12 +11,14 @@ export const COUNCIL = {
     kind: 'secret',
     description:
       'Key of OpenRouter, for the council of those who have no key of their own. Comes before `OPENAI_API_KEY`.',
+    check: checkKey,
   },
   OPENAI_API_KEY: {
     name: 'OPENAI_API_KEY',
     kind: 'secret',
     description:
       'Key of OpenAI, or of the endpoint at `OPENAI_BASE_URL`, for the council of those who have no key of their own.',
+    check: checkKey,
   },
   OPENROUTER_BASE_URL: {
     name: 'OPENROUTER_BASE_URL',

@@ -1,3 +1,5 @@
+import { fitsHeader } from '../core/network.ts'
+
 type Kind = 'text' | 'integer' | 'number' | 'boolean' | 'secret'
 
 export type Variable = {
@@ -17,6 +19,12 @@ export const between = (low: number, high: number) => (value: string) =>
   Number(value) >= low && Number(value) <= high ? undefined : `must be between ${low} and ${high}`
 export const maxLength = (limit: number) => (value: string) =>
   value.length <= limit ? undefined : `must not be longer than ${limit} characters`
+
+/** A key that is sent in a header. */
+export const checkKey = (value: string) =>
+  fitsHeader(value)
+    ? undefined
+    : 'must be of ASCII characters, without control characters: it is sent in a header'
 
 /** The parts of a comma-separated value. */
 export function splitList(value: string): string[] {

@@ -1,10 +1,12 @@
 import { ACCESS } from './access.ts'
 import { BYTES } from './bytes.ts'
 import { COUNCIL } from './council.ts'
+import { EMBEDDINGS, SEARCH } from './search.ts'
 import { SERVER } from './server.ts'
 import { STORAGE } from './storage.ts'
 import { USAGE } from './usage.ts'
 import { between, maxLength, type Variable } from './variable.ts'
+import { VECTORS } from './vectors.ts'
 
 /** Every environment variable that Threadbase reads. docs/configuration.md is generated from this. */
 export const VARIABLES = {
@@ -13,6 +15,9 @@ export const VARIABLES = {
   ...ACCESS,
   ...SERVER,
   ...COUNCIL,
+  ...EMBEDDINGS,
+  ...SEARCH,
+  ...VECTORS,
   ...USAGE,
   DEFAULT_MODEL: {
     name: 'DEFAULT_MODEL',

@@ -148,6 +148,7 @@ for (const engine of engines) {
         messages: {
           append: async (...args) => late().then(() => messages.append(...args)),
           appendIn: async (...args) => late().then(() => messages.appendIn(...args)),
+          appended: () => {},
         },
       })
       await begin(slow, 0.01).catch(() => {})

@@ -179,6 +179,16 @@ describe('parseInput', () => {
     expect(messageOf({ role: 'user', title: '😀😀😀😀😀😀' })).toContain('body.title')
   })
 
+  test('of a union says what is wrong with the branch that is meant', () => {
+    const item = Type.Union([Type.String({ minLength: 1 }), Type.Object({ text: Type.String() })])
+    const problemsOf = (value: unknown) =>
+      (failure(() => parseInput(Nullable(item), value)).details as { problems: object[] }).problems
+    expect(problemsOf({ note: 'x' })).toEqual([{ path: '', message: 'lacks a required field: text' }])
+    expect(problemsOf({ text: 5 })).toEqual([{ path: 'text', message: 'must be string' }])
+    expect(problemsOf('')).toEqual([{ path: '', message: expect.stringMatching(/fewer than 1 char/) }])
+    expect(problemsOf(5)).toEqual([{ path: '', message: 'must be string or object' }])
+  })
+
   test('lists several problems, ten at most', () => {
     const error = failure(() => parseInput(Schema, { role: 'x', n: 0, id: 1 }))
     const { problems } = error.details as { problems: { path: string }[] }

@@ -57,6 +57,13 @@ export class ThreadbaseError extends Error {
   }
 }
 
+/** For a user whose data was erased: nothing of theirs is stored until somebody lets them in again. */
+export function dataErased(options?: { cause?: unknown }): ThreadbaseError {
+  const message =
+    'the data of this user was erased, and nothing more is taken; an operator can let them in again (threadbase gdpr readmit)'
+  return new ThreadbaseError('forbidden', message, { reason: 'erased' }, options)
+}
+
 export function isThreadbaseError(error: unknown, code?: ErrorCode): error is ThreadbaseError {
   return error instanceof ThreadbaseError && (code === undefined || error.code === code)
 }

@@ -9,10 +9,13 @@ export const EMAIL =
 export const PROVIDER = '^[a-z0-9][a-z0-9._-]{0,62}$'
 export const KEY_SCOPE = '^(read|write|admin|ingest|flow:[A-Za-z0-9._-]{1,100})$'
 
+export const VERSION_NUMBER = '^[1-9]\\d{0,8}$'
+
 /** What a pattern asks for, in words: a regular expression is no error message. */
 export const PATTERN_MEANINGS: ReadonlyMap<string, string> = new Map([
   [STORABLE, 'must not hold NUL or half of a surrogate pair'],
   [UUID, 'must be a UUID'],
+  [VERSION_NUMBER, 'must be the number of a version, from 1'],
   [USERNAME, 'must be 1 to 255 characters without spaces and @'],
   [EMAIL, 'must be an email address'],
   [KEY_SCOPE, 'must be read, write, admin, ingest or flow:<id>'],

@@ -30,6 +30,13 @@ export function newId(): string {
   return v7({ random, msecs, seq })
 }
 
+/** Above the ids that were made by then, all ids without a time: they begin with their time (RFC 9562, version 7). */
+export function idAfter(time: Date | null): string {
+  const next = time === null ? 2 ** 48 - 1 : time.getTime() + 1
+  const digits = next.toString(16).padStart(12, '0')
+  return `${digits.slice(0, 8)}-${digits.slice(8)}-0000-0000-000000000000`
+}
+
 /** The id that a name always gets: the same name in the same namespace, the same UUID (version 5). */
 export function idFromName(namespace: string, name: string): string {
   return v5(name, namespace)

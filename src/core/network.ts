@@ -57,6 +57,9 @@ function isRange(text: string): boolean {
   return /^\d{1,3}$/.test(bits) && Number(bits) >= 1 && Number(bits) <= (version === 4 ? 32 : 128)
 }
 
+/** Whether a header can hold a key: characters of ASCII that are no control characters. What was copied from a page may have others. */
+export const fitsHeader = (key: string): boolean => /^[ -~]*$/.test(key)
+
 /** What is wrong with the URL of a service; undefined when nothing is. Never repeats it: it may hold a password. */
 export function checkHttpUrl(value: string): string | undefined {
   return /^https?:\/\//.test(value) && URL.canParse(value) ? undefined : 'must be an http:// or https:// URL'
@@ -91,4 +94,18 @@ export function readPairs(text: string | undefined): Record<string, string> {
     return [[name, decodeURIComponent(value)] as const]
   })
   return Object.fromEntries(pairs)
+}
+
+/**
+ * How many milliseconds a server wants to be left alone; undefined when it does not say. RFC 9110, section 10.2.3: seconds
+ * or a date; some say milliseconds in a header of their own.
+ */
+export function readRetryAfter(headers: Headers): number | undefined {
+  const ms = headers.get('retry-after-ms')
+  if (ms !== null && /^\d+(\.\d+)?$/.test(ms)) return Number(ms)
+  const value = headers.get('retry-after')
+  if (value === null) return undefined
+  if (/^\d+(\.\d+)?$/.test(value)) return Number(value) * 1_000
+  const until = Date.parse(value)
+  return Number.isNaN(until) ? undefined : Math.max(0, until - Date.now())
 }

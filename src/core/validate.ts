@@ -50,18 +50,36 @@ function listProblems(validator: Validator, value: unknown): Problem[] {
   const unions = new Set(
     errors.filter(({ keyword }) => keyword === 'anyOf').map(({ instancePath }) => instancePath),
   )
-  return errors
-    .filter(({ keyword, instancePath, params }) => {
-      // an unknown field is also reported as a schema that is false, a nullable one also as not null
-      if (keyword === 'boolean' || keyword === 'anyOf') return false
-      return !(
-        unions.has(instancePath) &&
-        keyword === 'type' &&
-        (params as { type?: unknown }).type === 'null'
-      )
-    })
+  // an unknown field is also reported as a schema that is false
+  const told = errors.filter(({ keyword }) => keyword !== 'boolean' && keyword !== 'anyOf')
+  const meant = told.filter((error) => !(unions.has(error.instancePath) && isOfOtherBranch(error, told)))
+  // the types of a union's branches are one problem
+  const types = Map.groupBy(meant, ({ keyword, instancePath }) => `${keyword} ${instancePath}`)
+  return meant
+    .filter((error) => error.keyword !== 'type' || types.get(`type ${error.instancePath}`)?.[0] === error)
     .slice(0, MAX_PROBLEMS)
-    .map(toProblem)
+    .map((error) => {
+      const others = error.keyword === 'type' ? (types.get(`type ${error.instancePath}`)?.slice(1) ?? []) : []
+      const { path, message } = toProblem(error)
+      return { path, message: [message, ...others.map(({ params }) => typeOf(params))].join(' or ') }
+    })
+}
+
+const typeOf = (params: object) => String((params as { type?: unknown }).type)
+
+/**
+ * Whether an error of a union says only that the value is of another branch: that it is not null, where there is another
+ * error, and that it is of another type, where the branch of its type says what is wrong.
+ */
+function isOfOtherBranch(error: SchemaError, all: SchemaError[]): boolean {
+  const { keyword, instancePath, params } = error
+  if (keyword !== 'type') return false
+  if (typeOf(params) === 'null') return true
+  return all.some(
+    (other) =>
+      other.instancePath.startsWith(`${instancePath}/`) ||
+      (other.instancePath === instancePath && other.keyword !== 'type'),
+  )
 }
 
 type SchemaError = { keyword: string; instancePath: string; message: string; params: object }

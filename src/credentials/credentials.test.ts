@@ -103,6 +103,8 @@ for (const engine of engines) {
       ['with a space behind', 'sk-hunter2 '],
       ['with a line break behind', 'sk-hunter2\n'],
       ['with a line break within', 'sk-hun\r\nter2'],
+      ['with letters that no header holds', 'hunter2-schlüssel'],
+      ['with a dash of a web page', 'sk‑hunter2'],
       ['with NUL', 'sk-hunter2\0x'],
       ['with half of a character', 'sk-hunter2\ud800'],
       ['of more than 64 KB', 'hunter2'.repeat(10_000)],
@@ -119,7 +121,7 @@ for (const engine of engines) {
 
     test('a key of 64 KB is kept, and one with spaces within', async () => {
       const scope = newScope()
-      for (const key of ['x'.repeat(65_536), 'Basic abc def', 'schlüssel-😀']) {
+      for (const key of ['x'.repeat(65_536), 'Basic abc def']) {
         await put(scope, 'openai', key)
         expect(await resolve(scope, 'openai')).toBe(key)
       }
@@ -280,7 +282,8 @@ for (const engine of engines) {
         }
         const masks = (await both.credentials.apiKeys.list(scope)).items.map(({ mask }) => mask)
         expect(masks).toEqual(['sk-fro****6789', '****', 'xxxxxx****xxxx'])
-        for (const secret of secrets) {
+        // no new key has other letters
+        for (const secret of secrets.filter((text) => text !== 'grün 😀')) {
           await put(scope, 'ours', secret, both)
           const { token = '' } = (await rowOf(scope.userId, 'ours')) ?? {}
           const theirs = python('print(Fernet(sys.argv[1]).decrypt(sys.argv[2].encode()).hex())', ours, token)

@@ -4,12 +4,17 @@ import type { Database } from '../db/database.ts'
 import * as repo from './api-keys/repo.ts'
 import { keyNotFound } from './api-keys/service.ts'
 import { Provider } from './schema.ts'
+import type { NoteUse } from './use-notes.ts'
 import { unreadable, type Vault } from './vault.ts'
 
 export type Resolver = ReturnType<typeof createResolver>
 
 /** The plaintext of a user's keys, for callers in this process: no route leads here. */
-export function createResolver({ forUser }: Pick<Database, 'forUser'>, vault: Vault, scope: Scope) {
+export function createResolver(
+  { forUser }: Pick<Database, 'forUser'>,
+  { vault, noteUse }: { vault: Vault; noteUse: NoteUse },
+  scope: Scope,
+) {
   const userId = userOf(scope)
   async function find(provider: string): Promise<string | undefined> {
     const name = parseInput(Provider, provider, 'provider')
@@ -17,7 +22,10 @@ export function createResolver({ forUser }: Pick<Database, 'forUser'>, vault: Va
     // who has none needs no encryption key to know
     if (row === undefined) return undefined
     const opened = (await vault.opener())(row)
-    if ('text' in opened) return opened.text
+    if ('text' in opened) {
+      await noteUse(userId, name)
+      return opened.text
+    }
     throw unreadable(`the API key for ${name}`, row, opened.problem, { provider: name })
   }
   return {

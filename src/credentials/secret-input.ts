@@ -1,8 +1,6 @@
 import { ThreadbaseError } from '../core/errors.ts'
+import { fitsHeader } from '../core/network.ts'
 import { MAX_SECRET_BYTES } from './schema.ts'
-
-// also what a header, where most keys are sent, cannot hold
-const CONTROL = /\p{Cc}/u
 
 /**
  * A secret as it will be stored; whatever is refused is not repeated.
@@ -21,8 +19,12 @@ export function requireKey(key: string): string {
     throw refused(
       'the API key must not begin or end with white space or a line break: it would be stored as it is',
     )
-  if (CONTROL.test(key)) throw refused('the API key must not hold line breaks or other control characters')
-  return requireSecret(key, 'the API key')
+  const secret = requireSecret(key, 'the API key')
+  if (!fitsHeader(secret))
+    throw refused(
+      'the API key must be of ASCII characters, without line breaks and other control characters: it is sent in a header',
+    )
+  return secret
 }
 
 /** @throws invalid_input for a name that looks like another */

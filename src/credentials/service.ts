@@ -3,6 +3,7 @@ import type { KeySource } from '../core/key-ring.ts'
 import type { Database } from '../db/database.ts'
 import { createProviderKeyService, type ProviderKeyService } from './api-keys/service.ts'
 import { createResolver, type Resolver } from './resolver.ts'
+import { createUseNotes } from './use-notes.ts'
 import { createVariableService, type VariableService } from './variables/service.ts'
 import { createVault } from './vault.ts'
 
@@ -27,11 +28,11 @@ export function createCredentialService(
   database: Pick<Database, 'forUser'>,
   { audit, keys }: Parts,
 ): { credentials: CredentialService; variables: VariableService } {
-  const parts = { audit, vault: createVault(keys) }
+  const parts = { audit, vault: createVault(keys), noteUse: createUseNotes(audit) }
   return {
     credentials: {
       apiKeys: createProviderKeyService(database, parts),
-      forUser: (userId) => createResolver(database, parts.vault, { userId }),
+      forUser: (userId) => createResolver(database, parts, { userId }),
     },
     variables: createVariableService(database, parts),
   }

@@ -88,11 +88,13 @@ async function describeSchema(db: Kysely<Schema>, schema: string): Promise<Map<s
       join pg_type y on y.oid = a.atttypid
       left join pg_collation o on o.oid = a.attcollation
       left join pg_attrdef d on d.adrelid = t.oid and d.adnum = a.attnum
+     -- added where there is the extension
+     where not (a.attname = 'embedding' and t.relname in ('messages', 'chain_analysis_results'))
     union all
     select 'index ' || i.relname, pg_get_indexdef(i.oid) || case when x.indisvalid then '' else ' (invalid)' end
       from tables t join pg_index x on x.indrelid = t.oid join pg_class i on i.oid = x.indexrelid
      -- made for the dimensions that are in use, where there is the extension
-     where i.relname !~ '^store_vectors_nearest_[0-9]+$'
+     where i.relname !~ '^(store_vectors_nearest_[0-9]+|messages_by_embedding(_next)?)$'
     union all
     select 'constraint ' || t.relname || '.' || c.conname, pg_get_constraintdef(c.oid)
       from tables t join pg_constraint c on c.conrelid = t.oid
@@ -104,7 +106,9 @@ async function describeSchema(db: Kysely<Schema>, schema: string): Promise<Map<s
            || coalesce(' with check ' || pg_get_expr(p.polwithcheck, p.polrelid), '')
       from tables t join pg_policy p on p.polrelid = t.oid
     union all
-    select 'function ' || p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')', pg_get_functiondef(p.oid)
+    select 'function ' || p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')',
+           -- what it returns is a setting
+           case p.proname when 'search_language' then 'function' else pg_get_functiondef(p.oid) end
       from pg_proc p, ns where p.pronamespace = ns.oid and p.prokind in ('f', 'p')
     union all
     select 'trigger ' || t.relname || '.' || g.tgname, pg_get_triggerdef(g.oid)

@@ -25,7 +25,7 @@ import {
   type Turn,
 } from './as-user.ts'
 import { endsSession, isReadOnly, mapDbError } from './errors.ts'
-import type { StatementTrace, UserQuery } from './statements.ts'
+import { PLANNED_ANEW, type StatementTrace, type UserQuery } from './statements.ts'
 import { typeParsers } from './types.ts'
 
 /** One connection as the driver needs it: `broken` once it can serve no more; `destroy` breaks it off at once. */
@@ -256,7 +256,10 @@ function createRunner(options: DriverOptions, shared: boolean): Runner {
   const queryAs = createQueryAs(identityName)
   // statements without parameters are commands and migrations, which may be several in one text
   const toStatement = ({ sql, parameters }: CompiledQuery, nameOf: (text: string) => string | undefined) => ({
-    name: options.preparedStatements && parameters.length > 0 ? nameOf(sql) : undefined,
+    name:
+      options.preparedStatements && parameters.length > 0 && !sql.includes(PLANNED_ANEW)
+        ? nameOf(sql)
+        : undefined,
     text: sql,
     // the connections of an application's own pool have parsers of their own
     types: typeParsers,

@@ -1,4 +1,4 @@
-import { ThreadbaseError } from '../core/errors.ts'
+import { dataErased, ThreadbaseError } from '../core/errors.ts'
 
 type WithCode = { code?: unknown; message?: unknown }
 
@@ -16,6 +16,8 @@ const READ_ONLY = '25006'
 const LACKS_RIGHT = '42501'
 const NOT_MIGRATED = new Set(['42P01', '3F000', '42883', '42703'])
 const CHECK_VIOLATION = '23514'
+/** Of the trigger refuse_erased. */
+const ERASED = 'TB403'
 const NETWORK = /^E[A-Z]{4,}$/
 
 /** The SQLSTATE of a server's error (Appendix A of the PostgreSQL manual), or undefined for any other error. */
@@ -73,6 +75,7 @@ export function mapDbError(error: unknown, connectionLost: boolean): unknown {
     const message = `the role of DATABASE_URL lacks a right: ${String((error as WithCode).message)}`
     return new ThreadbaseError('unavailable', message, undefined, { cause: error })
   }
+  if (state === ERASED) return dataErased({ cause: error })
   if (NOT_MIGRATED.has(state)) {
     return new ThreadbaseError(
       'unavailable',

@@ -5,6 +5,7 @@ import { sql } from 'kysely'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { runChild } from '../../test/child.ts'
 import { engines, makeTempDir, newSchemaName, postgresUrl, type TestDatabase } from '../../test/harness.ts'
+import { storeBesideSearch } from '../../test/search-rows.ts'
 import { silentLog } from '../core/log.ts'
 import type { Database } from './database.ts'
 import { findDrift } from './drift.ts'
@@ -166,6 +167,9 @@ for (const engine of engines) {
         const { id: council } = await conversations.createConversation(scope)
         await conversations.turns.begin(scope, council, { content: 'x', holder: council, leaseS: 10 })
         await database.db.insertInto('usage').values({ user_id: userId, tier: 'pro' }).execute()
+        await storeBesideSearch(database.db, userId, id)
+        await database.db.insertInto('erased_users').values({ user_id: 'gone' }).execute()
+        await database.db.insertInto('embedding_models').values({ model: 'm' }).execute()
         for (const name of await tables(database)) {
           const { rows } = await sql`select 1 from ${sql.table(name)} limit 1`.execute(database.db)
           expect(rows, name).toHaveLength(1)

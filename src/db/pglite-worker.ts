@@ -6,6 +6,7 @@ import { closeSync, existsSync, fsyncSync, openSync, readFileSync, rmSync, write
 import { dirname } from 'node:path'
 import { parentPort, workerData } from 'node:worker_threads'
 import { PGlite } from '@electric-sql/pglite'
+import { pg_trgm } from '@electric-sql/pglite/contrib/pg_trgm'
 import { vector } from '@electric-sql/pglite-pgvector'
 import { createFrameReader } from './wire-frames.ts'
 
@@ -15,7 +16,7 @@ export type WorkerMessage = { ready: true } | { failed: string } | Uint8Array
 const OPTIONS = {
   startParams: [...PGlite.defaultStartParams, '-c', 'shared_buffers=16MB'],
   // to be had, not created
-  extensions: { vector },
+  extensions: { vector, pg_trgm },
 }
 
 /**

@@ -52,6 +52,8 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
     types: typeParsers,
     Client: clients.Client,
   })
+  // to compile a plan takes longer than any of our statements, and costs that are only estimated set it off
+  pool.on('connect', (client) => void client.query('set jit = off').catch(() => {}))
   const source = poolSource(pool, clients, (options.closeGraceS ?? 5) * 1_000, options.log)
   try {
     await connectWithBackoff(source, (options.startTimeoutS ?? 30) * 1_000, options.log)

@@ -38,6 +38,10 @@ export type MessagesTable = {
   meta: JsonObject
   digest: Buffer
   created_at: Timestamp
+  /** Made by a trigger. */
+  words: string | null
+  /** Null while nothing came to it. */
+  embedding_model: string | null
 }
 
 export type ConfigsTable = {
@@ -276,6 +280,59 @@ export type UsageTable = {
   updated_at: Timestamp
 }
 
+export type EmbeddingClaimsTable = {
+  user_id: string
+  id: string
+  holder: string
+  until: Timestamp
+}
+
+export type EmbeddingModelsTable = {
+  model: string
+  chosen_at: Timestamp
+  lost: Generated<boolean>
+}
+
+export type ChainAnalysisResultsTable = {
+  user_id: string
+  session_id: string
+  vulnerabilities: Json<unknown[]>
+  chain_links: Json<unknown[]>
+  problem_behavior: string | null
+  prompting_event: string | null
+  consequences: string | null
+  solutions: Json<unknown[]>
+  summary: string | null
+  version: Generated<number>
+  text: string
+  /** Made by a trigger. */
+  words: string | null
+  embedding_model: string | null
+  created_at: Timestamp
+  updated_at: Timestamp
+}
+
+export type ChainAnalysisVersionsTable = {
+  user_id: string
+  session_id: string
+  version: number
+  /** Null where the result was deleted. */
+  result: ColumnType<Record<string, unknown> | null, string | null, string | null>
+  written_at: Timestamp
+  replaced_at: Timestamp
+}
+
+export type ErasedUsersTable = {
+  user_id: string
+  erased_at: Timestamp
+  finished_at: NullableTimestamp
+}
+
+export type SearchLanguagesTable = {
+  language: string
+  chosen_at: Timestamp
+}
+
 export type RevisionsTable = {
   revision: string
   name: string
@@ -306,6 +363,12 @@ export type Schema = {
   variables: VariablesTable
   council_turns: CouncilTurnsTable
   usage: UsageTable
+  embedding_claims: EmbeddingClaimsTable
+  embedding_models: EmbeddingModelsTable
+  chain_analysis_results: ChainAnalysisResultsTable
+  chain_analysis_versions: ChainAnalysisVersionsTable
+  erased_users: ErasedUsersTable
+  search_languages: SearchLanguagesTable
   schema_revisions: RevisionsTable
 }
 
@@ -344,6 +407,15 @@ export const SCHEMA_OBJECTS: ReadonlySet<string> = new Set([
   'variables',
   'council_turns',
   'usage',
+  'search_language',
+  'search_languages',
+  'words_of',
+  'message_text',
+  'embedding_claims',
+  'embedding_models',
+  'chain_analysis_results',
+  'chain_analysis_versions',
+  'erased_users',
   'schema_revisions',
   'append_messages',
 ])
@@ -380,5 +452,14 @@ export const t = {
   variables: sql.table('variables'),
   councilTurns: sql.table('council_turns'),
   usage: sql.table('usage'),
+  searchLanguage: sql.table('search_language'),
+  searchLanguages: sql.table('search_languages'),
+  wordsOf: sql.table('words_of'),
+  messageText: sql.table('message_text'),
+  embeddingClaims: sql.table('embedding_claims'),
+  embeddingModels: sql.table('embedding_models'),
+  chainAnalysisResults: sql.table('chain_analysis_results'),
+  chainAnalysisVersions: sql.table('chain_analysis_versions'),
+  erasedUsers: sql.table('erased_users'),
   appendMessages: sql.table('append_messages'),
 }

@@ -1,5 +1,7 @@
 import cookie from '@fastify/cookie'
 import fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify'
+import { analysisRoutes, sessionListRoutes } from '../analyses/routes.ts'
+import type { AnalysisService, SessionService } from '../analyses/service.ts'
 import { blobUrlRoutes } from '../artifacts/content/routes.ts'
 import { fileRoutes } from '../artifacts/files/routes.ts'
 import { artifactRoutes } from '../artifacts/routes.ts'
@@ -21,11 +23,16 @@ import { providerKeyRoutes } from '../credentials/api-keys/routes.ts'
 import type { CredentialService, VariableService } from '../credentials/service.ts'
 import { variableRoutes } from '../credentials/variables/routes.ts'
 import type { Database } from '../db/database.ts'
+import { gdprRoutes } from '../gdpr/routes.ts'
+import type { GdprService } from '../gdpr/service.ts'
 import { keyRoutes } from '../identity/keys/routes.ts'
 import type { AuthSettings, IdentityService } from '../identity/service.ts'
 import { userRoutes } from '../identity/users/routes.ts'
 import { messageRoutes } from '../messages/routes.ts'
 import type { MessageService } from '../messages/service.ts'
+import type { EmbeddingService } from '../search/embed/service.ts'
+import { searchRoutes } from '../search/routes.ts'
+import type { SearchService } from '../search/service.ts'
 import { threadRoutes } from '../threads/routes.ts'
 import type { ThreadService } from '../threads/service.ts'
 import type { Traces } from '../traces.ts'
@@ -38,6 +45,7 @@ import { mirrorReads } from './admin.ts'
 import { registerAuth } from './auth.ts'
 import { registerJson } from './body.ts'
 import { registerCors } from './cors.ts'
+import { clearTokenCookies } from './credentials.ts'
 import { ErrorBody, routeNotFound, sendError } from './errors.ts'
 import { securityHeaders } from './headers.ts'
 import { healthRoutes } from './health.ts'
@@ -60,6 +68,7 @@ import { registerValidation } from './validation.ts'
 export type AppServices = {
   threads: ThreadService
   messages: MessageService
+  embeddings: EmbeddingService
   configs: ConfigService
   conversations: ConversationStore
   council: Pick<Council, 'ask'>
@@ -70,6 +79,10 @@ export type AppServices = {
   credentials: CredentialService
   variables: VariableService
   usage: UsageService
+  search: SearchService
+  sessions: SessionService
+  analyses: AnalysisService
+  gdpr: GdprService
   identity: IdentityService
   audit: AuditService
   limiter: Limiter
@@ -159,7 +172,7 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   sessionRoutes(app, { ...options.auth, identity, origins })
   const mirror = mirrorReads(app, services.audit)
   threadRoutes(app, services.threads)
-  messageRoutes(app, services.messages)
+  messageRoutes(app, services.messages, services.embeddings)
   configRoutes(app, services.configs)
   transferRoutes(app, services.transfer)
   conversationRoutes(app, services.conversations)
@@ -171,7 +184,11 @@ export async function buildApp(services: AppServices, options: AppOptions): Prom
   providerKeyRoutes(app, services.credentials.apiKeys)
   variableRoutes(app, services.variables)
   usageRoutes(app, services.usage)
+  searchRoutes(app, services.search)
+  sessionListRoutes(app, services.sessions)
+  analysisRoutes(app, services.analyses)
   mirror.end()
+  gdprRoutes(app, services.gdpr, { identity, clearCookies: clearTokenCookies })
   await blobUrlRoutes(app, services.blobs, uploadLimit)
   userRoutes(app, identity.users, services.audit)
   usageAdminRoutes(app, services.usage)

@@ -1,6 +1,7 @@
 import type { AddressInfo } from 'node:net'
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
-import { councilAt, councilScript, countAsked, type Exception, gate } from '../../test/council.ts'
+import { councilAt, councilScript, countAsked, type Exception } from '../../test/council.ts'
+import { gate } from '../../test/gate.ts'
 import { type Api, describeApi, expectErrorShape, type Json, MISSING_ID, refusal } from '../../test/http.ts'
 import { startOpenAiServer } from '../../test/openai-server.ts'
 import { dial } from '../../test/raw-http.ts'

@@ -19,7 +19,7 @@ const models = await startCouncilServer()
 afterAll(() => models.close())
 
 const RUNS = 400
-const RUNS_WITH_ACCOUNTS = 1_500
+const RUNS_WITH_ACCOUNTS = 2_000
 
 /** Checks what was answered against what the document says of the operation. */
 function createOracle() {
@@ -30,7 +30,9 @@ function createOracle() {
     return validator.Check(value)
   }
   return (operation: Json, answer: Answer, what: string) => {
-    expect(answer.status, what).toBeLessThan(500)
+    // there is no model here: what is searched by meaning alone is unavailable, and nothing else
+    const hasNoModel = /searchMessages$/i.test(operation.operationId) && answer.status === 503
+    if (!hasNoModel) expect(answer.status, what).toBeLessThan(500)
     if (answer.status >= 400) return
     const described = operation.responses[answer.status]
     expect(described, what).toBeDefined()
@@ -53,13 +55,15 @@ function learn(ids: KnownIds, { operationId }: Json, { status, body }: Answer): 
     ids.message.push(...[body.items ?? body].flat().map(({ id }: { id: string }) => id))
   else if (operationId === 'createUser' || operationId === 'registerUser') ids.user.push(body.id)
   else if (/^start(Artifact|File)Upload$/.test(operationId)) ids.token.push(body.token)
-  else if (operationId !== 'putProviderKey') ids.id.push(body.id)
+  else if (!['putProviderKey', 'replaceAnalysis'].includes(operationId)) ids.id.push(body.id)
 }
 
 async function firstIds(api: Api, headers: Headers = {}): Promise<KnownIds> {
   const newThread = async () => (await api.call('POST', '/api/threads', {}, headers)).body.id
   const newConversation = async () => (await api.call('POST', '/api/conversations', {}, headers)).body.id
-  const id = [await newThread(), await newThread(), await newConversation()]
+  const session = (await api.call('POST', '/api/sessions', {}, headers)).body.id
+  await api.call('PUT', `/api/sessions/${session}/analysis`, { summary: 'x' }, headers)
+  const id = [await newThread(), await newThread(), await newConversation(), session]
   const first = await api.call(
     'POST',
     `/api/threads/${id[0]}/messages`,
@@ -76,6 +80,7 @@ async function firstIds(api: Api, headers: Headers = {}): Promise<KnownIds> {
     sha256: [artifact.body.sha256],
     name: [MISSING_ID],
     format: ['json', 'markdown'],
+    version: ['1', '2'],
   }
 }
 
@@ -135,10 +140,13 @@ describeApi(
       const anyCall = fc.record({
         request: anyRequest(document),
         caller: fc.oneof(
-          { weight: 2, arbitrary: fc.constantFrom('superuser', 'user') },
+          { weight: 3, arbitrary: fc.constantFrom('superuser', 'user') },
           { weight: 1, arbitrary: fc.constantFrom(...Object.keys(callers)) },
         ),
-        known: fc.boolean(),
+        known: fc.oneof(
+          { weight: 3, arbitrary: fc.constant(true) },
+          { weight: 1, arbitrary: fc.constant(false) },
+        ),
       })
       await fc.assert(
         fc.asyncProperty(anyCall, async ({ request, caller, known }) => {
@@ -155,7 +163,7 @@ describeApi(
           learn(ids, operation, answer)
           if (known && method === 'DELETE') await spare.renewRows()
           if (operationId === 'logOut' && answer.status === 204) await spare.renewSessions()
-          if (answer.status < 300) seen.add(operationId)
+          if (answer.status < 400) seen.add(operationId)
           statuses.set(answer.status, (statuses.get(answer.status) ?? 0) + 1)
         }),
         { numRuns: RUNS_WITH_ACCOUNTS, endOnFailure: true },
@@ -231,12 +239,15 @@ async function openCallers(api: Api) {
           sha256: ['-'],
           name: ['-'],
           format: ['-'],
+          version: ['-'],
         }
         const target = { account: user, rows }
         const known = Object.entries(valuesFor(url(none), target)).map(([name, value]) => [name, [value]])
         return { ...Object.fromEntries(known), ...(method === 'GET' ? {} : { user: ids.user }) }
       },
       renewRows: async () => {
+        // a user may have so many
+        await tb.identity.keys.revoke({ userId: user.id }, { userId: 'tests', via: 'library' }, rows.key)
         rows = await newRows(tb, user.id, 'known')
       },
       renewSessions: async () => {

@@ -5,11 +5,13 @@ import type { CacheStats } from '../cache/cache.ts'
 import { routeSchema } from '../core/http-shapes.ts'
 import type { Database } from '../db/database.ts'
 import type { MessageService } from '../messages/service.ts'
+import type { EmbeddingService } from '../search/embed/service.ts'
 import { registerProcessMetrics } from './process-metrics.ts'
 
 export type MetricSources = {
   database: Pick<Database, 'stats'>
   messages: Pick<MessageService, 'queueStats'>
+  embeddings: Pick<EmbeddingService, 'backlog'>
   streams: { open(): number }
   /** Of the cache since the start. */
   cacheStats: () => CacheStats
@@ -105,7 +107,7 @@ function observeRequests(app: FastifyInstance, registry: Registry): void {
 
 function registerSources(
   registry: Registry,
-  { database, messages, streams, cacheStats }: MetricSources,
+  { database, messages, embeddings, streams, cacheStats }: MetricSources,
 ): void {
   const gauge = (name: string, help: string, read: () => number) =>
     new Gauge({
@@ -121,6 +123,15 @@ function registerSources(
   gauge('database_connections_waiting', 'Callers that wait for a connection.', () => database.stats().waiting)
   gauge('append_queue_waiting', 'Appends that wait for a statement.', () => messages.queueStats().waiting)
   gauge('append_queue_running', 'Append statements under way.', () => messages.queueStats().running)
+  new Gauge({
+    name: 'threadbase_embeddings_waiting',
+    help: 'Messages and results of sessions without an embedding yet, all servers together; of each, 100,000 are counted at most.',
+    registers: [registry],
+    async collect() {
+      // the figures of the process are to be had without the database
+      this.set(await embeddings.backlog().catch(() => Number.NaN))
+    },
+  })
   gauge('streams_open', 'Streams that are being read.', () => streams.open())
   new Counter({
     name: 'threadbase_cache_requests_total',

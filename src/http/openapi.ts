@@ -16,6 +16,7 @@ export async function registerOpenApi(app: FastifyInstance): Promise<void> {
       },
       tags: [
         { name: 'threads', description: 'Conversations.' },
+        { name: 'search', description: 'What was said, by words and by meaning.' },
         { name: 'messages', description: 'What was said, in the order of `seq`.' },
         {
           name: 'config',
@@ -24,6 +25,7 @@ export async function registerOpenApi(app: FastifyInstance): Promise<void> {
         { name: 'conversations', description: 'Questions to a council of models, and its answers.' },
         { name: 'artifacts', description: 'Files of threads: what agents make and users add.' },
         { name: 'files', description: 'Files of a user outside threads.' },
+        { name: 'sessions', description: 'Sessions of chain analysis, and what they came to.' },
         { name: 'session', description: 'Signing in and out, and the own account.' },
         { name: 'api keys', description: 'Keys for programs.' },
         { name: 'secrets', description: 'Keys for the providers of models, and variables, kept encrypted.' },

@@ -3,7 +3,7 @@ import type { AuditService } from '../audit/service.ts'
 import type { Bus } from '../bus/bus.ts'
 import type { Cache } from '../cache/cache.ts'
 import type { Limiter } from '../cache/limiter.ts'
-import { ThreadbaseError } from '../core/errors.ts'
+import { dataErased, ThreadbaseError } from '../core/errors.ts'
 import type { Logger } from '../core/log.ts'
 import { setNewest } from '../core/newest.ts'
 import type { Database } from '../db/database.ts'
@@ -39,6 +39,8 @@ export type IdentityService = {
   ofExternalToken(token: string): Promise<Identity>
   /** The user whom a proxy names, which must have proven itself before. @throws unauthorized */
   ofProxy(userId: string): Promise<Identity>
+  /** After a user's data was erased, or the user was let in again: every server asks the database anew. @internal */
+  forget(userId: string): Promise<void>
   close(): Promise<void>
 }
 
@@ -110,6 +112,11 @@ export async function createIdentityService(
       return { userId, via: 'proxy', ...statusOf(await ensure({ id: userId, provider: 'proxy' })) }
     },
 
+    async forget(userId) {
+      const [ofSessions, ofKeys] = await Promise.all([sessions.cacheKeys(userId), keys.cacheKeys(userId)])
+      await checks.forget(users.cacheKey(userId), ...ofSessions, ...ofKeys)
+    },
+
     async close() {
       clearInterval(sweeper)
       await keys.close()
@@ -118,8 +125,9 @@ export async function createIdentityService(
   }
 }
 
-/** @throws unauthorized for a user who is gone or deactivated */
-function statusOf(standing: typeof ACTIVE | undefined): { isSuperuser: boolean } {
+/** @throws forbidden for a user whose data was erased; unauthorized for one who is gone or deactivated */
+function statusOf(standing: Omit<Standing, 'provider'> | undefined): { isSuperuser: boolean } {
+  if (standing?.isErased === true) throw dataErased()
   if (standing?.isActive === true) return { isSuperuser: standing.isSuperuser }
   throw new ThreadbaseError('unauthorized', 'the account is deactivated', { reason: 'deactivated' })
 }

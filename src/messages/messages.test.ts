@@ -237,6 +237,24 @@ for (const engine of engines) {
       expect(again).toMatchObject([{ created: true, message: { seq: 6 } }])
     })
 
+    test('clear removes all messages; the thread goes on', async () => {
+      const [thread, other] = [await newThread(), await newThread()]
+      for (const id of [thread, other])
+        await messages.append(scope, id, [
+          user('a', { messageId: 'a' }),
+          user('b'),
+          user('c', { parentId: 'a' }),
+        ])
+      expect(await messages.clear(scope, thread)).toBe(3)
+      expect(await messages.clear(scope, thread)).toBe(0)
+      expect((await messages.list(scope, thread)).items).toEqual([])
+      expect((await messages.list(scope, other)).items).toHaveLength(3)
+      const again = await messages.append(scope, thread, [user('a', { messageId: 'a' })])
+      expect(again).toMatchObject([{ seq: 4, parentId: null }])
+      expect(await messages.clear(scope, randomUUID())).toBe(0)
+      await expect(messages.clear(scope, 'x')).rejects.toMatchObject({ code: 'invalid_input' })
+    })
+
     test('update merges meta and changes nothing else', async () => {
       const thread = await newThread()
       const [message] = await messages.append(scope, thread, [user('x', { meta: { a: 1, b: 2 } })])

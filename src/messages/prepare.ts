@@ -1,5 +1,6 @@
 import { ThreadbaseError } from '../core/errors.ts'
 import { isUuid, newId } from '../core/ids.ts'
+import { readInstant } from '../core/instants.ts'
 import { digestJson, encodeJson, encodeJsonb } from '../core/json.ts'
 import { threadNotFound } from '../threads/service.ts'
 import { renderText } from './render-text.ts'
@@ -64,7 +65,7 @@ export function prepareMessage(userId: string, threadId: string, message: NewMes
     toolOutput: toolOutput === null ? null : encodeJson(toolOutput),
     meta: message.meta === undefined ? null : encodeJsonb(message.meta),
     digest: digestMessage(message),
-    createdAt: message.createdAt === undefined ? null : toInstant(message.createdAt),
+    createdAt: message.createdAt === undefined ? null : readInstant(message.createdAt, 'created_at'),
     updatedAt: null,
   }
   return { row, message, text }
@@ -91,24 +92,6 @@ function setParent({ row }: Prepared, parentId: NewMessage['parentId'], byKey: M
   row.parentMode = 'stored'
   row.parentId = isUuid(parentId) ? parentId : null
   row.parentKey = parentId
-}
-
-function toInstant(value: string | Date): string {
-  // with a space JavaScript reads another, older format
-  const date = typeof value === 'string' ? new Date(value.toUpperCase().replace(' ', 'T')) : value
-  const year = date.getUTCFullYear()
-  if (!(year >= 1 && year <= 9_999) || (typeof value === 'string' && !isDay(value.slice(0, 10)))) {
-    throw new ThreadbaseError('invalid_input', 'created_at is not a date that exists', {
-      field: 'created_at',
-    })
-  }
-  return date.toISOString()
-}
-
-/** JavaScript takes the 30th of February for the 2nd of March. */
-function isDay(day: string): boolean {
-  const date = new Date(`${day}T00:00:00Z`)
-  return !Number.isNaN(date.getTime()) && date.toISOString().startsWith(day)
 }
 
 /** The message as it is stored, from what was given and what the database answered. */

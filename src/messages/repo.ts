@@ -330,3 +330,11 @@ export async function deleteMessage(tx: Db, userId: string, threadId: string, id
     select 1 from gone`.execute(tx)
   return rows.length > 0
 }
+
+/** @returns how many there were */
+export async function deleteMessages(tx: Db, userId: string, threadId: string): Promise<number> {
+  const { numAffectedRows } = await sql`
+    /* messages.clear */
+    delete from ${t.messages} m where m.user_id = ${userId} and m.thread_id = ${threadId}::uuid`.execute(tx)
+  return Number(numAffectedRows ?? 0n)
+}

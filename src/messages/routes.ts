@@ -1,9 +1,10 @@
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyReply } from 'fastify'
 import { type TSchema, Type } from 'typebox'
 import { snakeKeys } from '../core/case.ts'
 import { AnyJson, JsonObject, Nullable, Uuid } from '../core/fields.ts'
 import { asHttp, fromHttp, IdPath, Instant, PageOf, pageToHttp, routeSchema } from '../core/http-shapes.ts'
 import { tryParse } from '../core/validate.ts'
+import type { EmbeddingService } from '../search/embed/service.ts'
 import { MAX_APPEND, MessagePatch, MessageQuery, NewMessage, ROLES } from './schema.ts'
 import type { MessageService } from './service.ts'
 
@@ -38,9 +39,23 @@ const one = { 200: MessageBody }
 type ByThread = { Params: { id: string } }
 type ByMessage = { Params: { id: string; message: string } }
 
+const AppendQuery = Type.Object({
+  wait: Type.Optional(
+    Type.Enum(['embedding'], {
+      description:
+        'Answer when search by meaning finds the messages, or after 30 seconds: the header `x-embedding` says `embedded`, `pending`, or `off` where there are no embeddings.',
+    }),
+  ),
+})
+type AppendQuery = { wait?: 'embedding' }
+
 /** `/api/threads/{id}/messages`. */
-export function messageRoutes(app: FastifyInstance, messages: MessageService): void {
-  app.post<ByThread>(
+export function messageRoutes(
+  app: FastifyInstance,
+  messages: MessageService,
+  embeddings: Pick<EmbeddingService, 'wait'>,
+): void {
+  app.post<ByThread & { Querystring: AppendQuery }>(
     '/api/threads/:id/messages',
     {
       schema: routeSchema({
@@ -50,6 +65,7 @@ export function messageRoutes(app: FastifyInstance, messages: MessageService): v
         description:
           'An array is stored whole or not at all and answered as `{items}` in its order. 201 when something was stored, 200 when all of it was there already, 409 when a `message_id` is there with other content.',
         params: threadPath,
+        querystring: AppendQuery,
         body: Type.Union([OneMessage, ManyMessages]),
         response: { 201: Appended, 200: Appended },
       }),
@@ -70,6 +86,11 @@ export function messageRoutes(app: FastifyInstance, messages: MessageService): v
         list.map(fromHttp<NewMessage>),
       )
       const items = appended.map(({ message }) => snakeKeys(message))
+      if (request.query.wait === 'embedding') {
+        const ids = appended.map(({ message }) => message.id)
+        const { signal } = untilGone(reply)
+        reply.header('x-embedding', await embeddings.wait(request.scope, ids, { signal }))
+      }
       return reply
         .status(appended.some(({ created }) => created) ? 201 : 200)
         .send(Array.isArray(body) ? { items } : items[0])
@@ -142,6 +163,13 @@ export function messageRoutes(app: FastifyInstance, messages: MessageService): v
       return reply.status(204).send()
     },
   )
+}
+
+/** Aborts when the client leaves; `request.signal` does so when its body has been read. */
+function untilGone(reply: FastifyReply): AbortController {
+  const gone = new AbortController()
+  reply.raw.once('close', () => gone.abort())
+  return gone
 }
 
 function tryBody(data: unknown) {

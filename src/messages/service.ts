@@ -6,7 +6,7 @@ import { type Scope, userOf } from '../core/scope.ts'
 import { parseInput } from '../core/validate.ts'
 import type { Database } from '../db/database.ts'
 import type { Db } from '../db/schema.ts'
-import { threadNotFound } from '../threads/service.ts'
+import { threadNotFound, whyMissing } from '../threads/service.ts'
 import { appendByUser } from './append-by-user.ts'
 import { appendIn, appendMany, type BulkAppend, type BulkAppended, withTextDate } from './append-many.ts'
 import { type AppendBatch, createAppendQueue, type QueueStats } from './append-queue.ts'
@@ -18,7 +18,7 @@ import { MAX_APPEND, type Message, MessagePatch, MessageQuery, NewMessage } from
 /** With what other slices call in their transactions. */
 export type InnerMessageService = ReturnType<typeof createMessageService>
 /** What users of the library have: transactions are not theirs. */
-export type MessageService = Omit<InnerMessageService, 'appendIn'>
+export type MessageService = Omit<InnerMessageService, 'appendIn' | 'appended'>
 
 export type Appended = { message: Message /** False when it was stored before. */; created: boolean }
 
@@ -35,18 +35,33 @@ const NewMessages = Type.Array(NewMessage, { maxItems: MAX_APPEND })
  * another user is `not_found`, like one that does not exist.
  *
  * @param options.lanes how many append statements may be under way at the same time
+ * @param options.onAppend told when messages were stored, after their transaction, and about how many
  */
 export function createMessageService(
   database: Pick<Database, 'db' | 'forUser' | 'forUsers' | 'rls'>,
-  options: { lanes: number },
+  { lanes, onAppend = () => {} }: { lanes: number; onAppend?: (rows: number) => void },
 ) {
   const { forUser } = database
-  const append: AppendBatch =
+  const store: AppendBatch =
     database.rls === 'enforce'
       ? appendByUser((parts) => repo.appendForUsers(database, parts))
       : (rows) => repo.appendRows(database.db, rows)
-  const enqueue = createAppendQueue(append, options)
+  const append: AppendBatch = async (rows) => {
+    const outcomes = await store(rows)
+    onAppend(rows.length)
+    return outcomes
+  }
+  const enqueue = createAppendQueue(append, { lanes })
   const openPath = createPathReader(forUser)
+
+  /** A thread that is not there may have been erased with its user. */
+  const orErased = async (userId: string, read: () => Appended[]): Promise<Appended[]> => {
+    try {
+      return read()
+    } catch (error) {
+      throw await whyMissing(forUser(userId), userId, error)
+    }
+  }
 
   /** As {@link append}, and for each message whether this call stored it. */
   async function appendOrFind(scope: Scope, threadId: string, input: NewMessage[]): Promise<Appended[]> {
@@ -60,7 +75,7 @@ export function createMessageService(
     if (messages.length === 0) throw new ThreadbaseError('invalid_input', 'there is no message to append')
     const { prepared, places } = prepareCall(userId, thread, messages)
     const outcomes = await enqueue({ userId, threadId: thread, rows: prepared.map(({ row }) => row) })
-    const stored = toAppended(prepared, outcomes)
+    const stored = await orErased(userId, () => toAppended(prepared, outcomes))
     const seen = new Set<number>()
     return places.map((place) => {
       const { message, created } = stored[place] as Appended
@@ -96,11 +111,15 @@ export function createMessageService(
 
     /**
      * As {@link append}, of any number of messages, in a transaction of the caller's, whose handle is that of the scope's
-     * user. Nothing is stored when it fails, since the transaction must end then.
+     * user. Nothing is stored when it fails, since the transaction must end then. When it has ended, call
+     * {@link appended}. @internal
      */
     async appendIn(tx: Db, scope: Scope, threadId: string, input: NewMessage[]): Promise<void> {
       await appendIn(tx, userOf(scope), requireUuid(threadId, 'thread id'), input)
     },
+
+    /** A transaction with {@link appendIn} has ended well. @internal */
+    appended: () => onAppend(1),
 
     /** What tells the messages of some threads that have a `messageId` from others, by thread and `seq`. */
     async listDigests(scope: Scope, threadIds: string[]): Promise<repo.StoredDigest[]> {
@@ -179,6 +198,21 @@ export function createMessageService(
         .execute(async (tx) => {
           if (!(await repo.lockThread(tx, userId, thread))) return false
           return repo.deleteMessage(tx, userId, thread, uuid)
+        })
+    },
+
+    /**
+     * Removes all messages of a thread, which stays, with its configuration and files. No seq is used again.
+     * @returns how many there were; 0 without such a thread, which is no error
+     */
+    async clear(scope: Scope, threadId: string): Promise<number> {
+      const userId = userOf(scope)
+      const thread = requireUuid(threadId, 'thread id')
+      return forUser(userId)
+        .transaction()
+        .execute(async (tx) => {
+          if (!(await repo.lockThread(tx, userId, thread))) return 0
+          return repo.deleteMessages(tx, userId, thread)
         })
     },
 

@@ -1,5 +1,6 @@
 import { Redis } from 'ioredis'
 import { ThreadbaseError } from '../core/errors.ts'
+import { connectorTo } from './connector.ts'
 import { describeRedis, parseRedisUrl, type RedisAddress } from './url.ts'
 
 export type LinkOptions = {
@@ -103,14 +104,12 @@ export function createRedisLink(options: LinkOptions): RedisLink {
 }
 
 function clientOptions(address: RedisAddress, name: string) {
-  const { host, port, username, password, database: db, tls } = address
+  const { username, password, database: db } = address
   return {
-    host,
-    port,
+    Connector: connectorTo(address, CLOSE_GRACE_MS),
     username,
     password,
     db,
-    ...(tls ? { tls: {} } : {}),
     connectionName: `threadbase-${name}`,
     disableClientInfo: true,
     lazyConnect: true,
@@ -122,7 +121,6 @@ function clientOptions(address: RedisAddress, name: string) {
     connectTimeout: 2_000,
     // of the handshake; `call` has its own, shorter one
     commandTimeout: 1_000,
-    disconnectTimeout: CLOSE_GRACE_MS,
     maxLoadingRetryTime: 500,
     keepAlive: 10_000,
     // after a failover the name leads to another server; who stays would be refused for ever

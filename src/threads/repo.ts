@@ -211,7 +211,8 @@ function messageIdsOf(forkId: string) {
 
 /**
  * Copies a thread with its messages up to `at` (all when undefined) and its configuration, in one statement inside
- * the database. Messages keep seq, parent and message_id and get ids of their own.
+ * the database. Messages keep seq, parent and message_id and get ids of their own. Their embeddings are copied in the
+ * background: to add ten thousand to an index takes a minute.
  * Undefined when there is no such thread, or it has not reached `at`.
  */
 export async function forkThread(
@@ -234,9 +235,9 @@ export async function forkThread(
       returning ${selected}
     ), copied as (
       insert into ${t.messages} (user_id, thread_id, seq, id, message_id, parent_seq, role, content, text,
-                                 tool_name, tool_input, tool_output, meta, digest, created_at)
+                                 tool_name, tool_input, tool_output, meta, digest, created_at, words)
       select m.user_id, ${forkId}::uuid, m.seq, ${messageIdsOf(forkId)}, m.message_id, m.parent_seq, m.role, m.content, m.text,
-             m.tool_name, m.tool_input, m.tool_output, m.meta, m.digest, m.created_at
+             m.tool_name, m.tool_input, m.tool_output, m.meta, m.digest, m.created_at, m.words
         from source s
         join ${t.messages} m on m.user_id = ${userId} and m.thread_id = ${id}::uuid
                             and m.seq <= coalesce(${at ?? null}::bigint, s.last_seq)
@@ -247,4 +248,11 @@ export async function forkThread(
     )
     select * from fork`.execute(db)
   return rows[0] && toThread(rows[0])
+}
+
+/** Whether the user's data was erased. */
+export async function isErased(db: Db, userId: string): Promise<boolean> {
+  const { rows } = await sql`
+    /* erased_users.find */ select from ${t.erasedUsers} where user_id = ${userId}`.execute(db)
+  return rows.length > 0
 }

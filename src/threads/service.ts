@@ -1,10 +1,11 @@
-import { isThreadbaseError, ThreadbaseError } from '../core/errors.ts'
+import { dataErased, isThreadbaseError, ThreadbaseError } from '../core/errors.ts'
 import { isUuid, newId, requireUuid } from '../core/ids.ts'
 import { digestJson } from '../core/json.ts'
 import { badCursor, decodeCursor, encodeCursor, type Page, toPage } from '../core/pages.ts'
 import { type Scope, userOf } from '../core/scope.ts'
 import { parseInput } from '../core/validate.ts'
 import type { Database } from '../db/database.ts'
+import type { Db } from '../db/schema.ts'
 import * as repo from './repo.ts'
 import { ForkOptions, NewThread, type Thread, ThreadPatch, ThreadQuery } from './schema.ts'
 
@@ -178,6 +179,15 @@ export function createThreadService({ forUser }: Pick<Database, 'forUser'>) {
       })
     },
   }
+}
+
+/**
+ * Why a thread that something is to be stored in is not there: the data of its user may have been erased.
+ * @param db a handle of the user
+ */
+export async function whyMissing(db: Db, userId: string, error: unknown): Promise<unknown> {
+  if (!isThreadbaseError(error, 'not_found') || error.details?.threadId === undefined) return error
+  return (await repo.isErased(db, userId)) ? dataErased({ cause: error }) : error
 }
 
 export function threadNotFound(id: string): ThreadbaseError {

@@ -2,7 +2,7 @@
 import { encryptedCheckpointTables } from '../../src/checkpoints/service.ts'
 import { parseConfig } from '../../src/config.ts'
 import { createKeySource, encryptedSecretTables, rotateKeys } from '../../src/credentials/service.ts'
-import { openThreadbase } from '../../src/threadbase.ts'
+import { openThreadbase } from '../../src/open-threadbase.ts'
 
 const { env, batch } = JSON.parse(process.argv[2] ?? '{}')
 const ring = await createKeySource(parseConfig(env)).get()

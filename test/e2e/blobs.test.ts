@@ -1,7 +1,8 @@
 import { readdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { openThreadbase, type Threadbase } from '../../src/threadbase.ts'
+import { openThreadbase } from '../../src/open-threadbase.ts'
+import type { Threadbase } from '../../src/threadbase.ts'
 import { sha256Of } from '../uploads.ts'
 import {
   availableStores,

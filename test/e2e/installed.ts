@@ -14,6 +14,8 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 export const childEnv = {
   PATH: [dirname(process.execPath), process.env.PATH].join(delimiter),
   HOME: process.env.HOME,
+  // tests of it say so
+  EMBEDDING_MODEL: 'none',
 }
 
 export type InstalledPackage = {

@@ -38,6 +38,7 @@ describe('the package, installed into an empty folder', () => {
       'dist/index.d.ts',
       'dist/cli/main.js',
       'dist/db/pglite-worker.js',
+      'dist/embeddings/local-worker.js',
       'dist/embedded/template.tar.gz',
       'migrations/0001_threads.sql',
     ])
@@ -97,9 +98,32 @@ describe('the package, installed into an empty folder', () => {
       texts: ['1 user Hello', '2 assistant Hi'],
       values: { n: 1 },
       fact: 'home',
+      types: ['human', 'ai'],
+      document: 'near',
       engine: 'pglite',
       code: 'not_found',
     })
+  })
+
+  test('its local embedding model runs', async () => {
+    const script = `
+      import { openLocal } from './node_modules/threadbase/dist/embeddings/local.js'
+      const log = { debug() {}, info() {}, warn: console.error, error: console.error }
+      const embedder = openLocal({ log })
+      const [vector] = await embedder.embed(['hello'])
+      console.log(vector.length, embedder.description)
+      const other = openLocal({ engine: 'onnx', log })
+      await other.embed(['hello']).catch(({ code, message }) => console.log(code, message))`
+    await writeFile(join(installed.directory, 'embed.mjs'), script)
+    const { stdout, stderr } = await execute(process.execPath, ['embed.mjs'], {
+      cwd: installed.directory,
+      env: childEnv,
+    })
+    expect([...stdout.trim().split('\n'), stderr]).toEqual([
+      '384 all-MiniLM-L6-v2 in this process (wasm)',
+      'unavailable the embedding model cannot be loaded: EMBEDDING_ENGINE=onnx needs the package onnxruntime-node, which is not installed',
+      '',
+    ])
   })
 
   test('a new embedded store comes from the prepared one in the package', async () => {

@@ -32,7 +32,9 @@ export type Served = Running & { url: string }
 
 export type Result = Ended & { stdout: string; stderr: string }
 
-const rlsEnv: Environment = { DATABASE_RLS: testRls }
+/** Of every store and command; no test loads the embedding model that does not say so. */
+const NO_MODEL = { EMBEDDING_MODEL: 'none' }
+const commonEnv: Environment = { DATABASE_RLS: testRls, ...NO_MODEL }
 const running = new Set<ChildProcess>()
 const directories: string[] = []
 
@@ -48,7 +50,7 @@ export function cleanUpAfterAll(): void {
 export function start(args: string[], env: Environment = {}, command?: string, cwd?: string): Running {
   const [program, first] = command === undefined ? [process.execPath, [MAIN]] : [command, []]
   const child = spawn(program, [...first, ...args], {
-    env: { ...childEnv, ...compileCache, ...rlsEnv, ...env },
+    env: { ...childEnv, ...compileCache, ...commonEnv, ...env },
     cwd,
     stdio: ['ignore', 'pipe', 'pipe'],
   })
@@ -123,7 +125,7 @@ export async function runHere(args: string[], env: Environment = {}, input = '')
     }) as unknown as NodeJS.WriteStream
   const stdin = Readable.from([Buffer.from(input)]) as unknown as NodeJS.ReadStream
   const code = await runCli(args, {
-    env: { ...rlsEnv, ...env },
+    env: { ...commonEnv, ...env },
     stdin,
     stdout: collect('stdout'),
     stderr: collect('stderr'),
@@ -158,11 +160,16 @@ export type Store = { name: string; available: boolean; newEnv(): Promise<Enviro
 
 /** What `serve` can keep its records in; each environment is a new, empty store. */
 export const stores: Store[] = [
-  { name: 'embedded', available: true, newEnv: async () => ({ DATA_DIR: await newDataDir() }) },
+  {
+    name: 'embedded',
+    available: true,
+    newEnv: async () => ({ ...NO_MODEL, DATA_DIR: await newDataDir() }),
+  },
   {
     name: 'postgres',
     available: postgresUrl !== null,
     newEnv: async () => ({
+      ...NO_MODEL,
       DATABASE_URL: String(postgresUrl),
       DATABASE_SCHEMA: newSchemaName(),
     }),

@@ -109,4 +109,26 @@ describe('the commands of the documentation, with the installed package', () => 
     },
     SLOW_MS,
   )
+
+  test(
+    'sessions: held, analysed, changed, restored, ended',
+    async () => {
+      const single = { DATA_DIR: `${cwd}/sessions` }
+      const blocks = blocksOf('keep-analyses.md')
+      const offline = blocks.pop() ?? ''
+      expect(offline).toMatch(/^threadbase sessions list\n/)
+      const server = await serve(single, ['--port', '0'], installed.command)
+      const script = blocks.join('\n').replaceAll('http://127.0.0.1:4100', server.url)
+      const said = await bash(`${script}\nprintf 'session=%s\n' "$session" > session.sh`, single)
+      expect(said).toContain('"analysis_version":null')
+      expect(said).toMatch(/^etag: "1"/m)
+      expect(said).toMatch(/"version":2,.*"consequences":"Called in sick"/)
+      expect(said).toMatch(/"version":3,.*"consequences":"Missed work"/)
+      expect(said).toMatch(/"ended_at":"20\d\d-.*"analysis_version":null/)
+      expect(await stop(server)).toMatchObject({ code: 0 })
+      const lines = await bash(`. ./session.sh\n${offline}`, single)
+      expect(lines).toMatch(/ {2}no analysis {2}"Saturday evening"$/m)
+    },
+    SLOW_MS,
+  )
 })

@@ -3,11 +3,12 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import { type Blobs, type LocalUrls, noBlob, type ReadOptions, requireSha256 } from '../../blobs/blobs.ts'
 import { passedBy } from '../../blobs/transient.ts'
+import { matchesTag } from '../../core/entity-tags.ts'
 import { isThreadbaseError, ThreadbaseError } from '../../core/errors.ts'
 import { routeSchema } from '../../core/http-shapes.ts'
 import { requireUuid } from '../../core/ids.ts'
 import { readBody, withUploads } from '../uploads/routes.ts'
-import { matchesTag, readRange } from './ranges.ts'
+import { readRange } from './ranges.ts'
 
 type Content = {
   sha256: string

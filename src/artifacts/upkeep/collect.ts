@@ -2,6 +2,7 @@ import type { Blobs, StoredBlob } from '../../blobs/blobs.ts'
 import { newId } from '../../core/ids.ts'
 import type { Database } from '../../db/database.ts'
 import * as repo from './repo.ts'
+import { LEASE_S, REMOVE_AT_ONCE, removeTaken } from './taken.ts'
 import { forEach, placeOf } from './walks.ts'
 
 export type CollectOptions = {
@@ -42,10 +43,6 @@ export type CollectReport = {
 const HOUR_S = 3_600
 const BATCH = 200
 const LIST_BATCH = 1_000
-const REMOVE_AT_ONCE = 16
-/** How long a note of a removal is good for, and until when one is begun: between them any of the storage's attempts ends. */
-const LEASE_S = 300
-const START_WITHIN_MS = 100_000
 const CLOCK_SKEW_MS = 60_000
 
 /** See {@link BlobUpkeep.collect}. */
@@ -173,34 +170,13 @@ export function createCollect(db: Database['db'], blobs: Blobs) {
           taken: hashes.length === 0 ? [] : await repo.takeOrphans(tx, collector, hashes, LEASE_S),
         }
       })
-      await removeTaken(taken, { collector, report }, started)
+      await removeTaken({ db, blobs }, taken, { collector, report }, started)
       const last = locked.at(-1)
       if (last === undefined) return
       after = last.sha256
       tell(after)
       if (locked.length < BATCH) return
     }
-  }
-
-  /**
-   * What is left when this fails has no row any more: the next collection finds it in the storage. Its notes stay until they
-   * end, since a removal that failed here may still be under way there.
-   */
-  async function removeTaken(
-    taken: repo.BlobRow[],
-    { collector, report }: Pick<Run, 'collector' | 'report'>,
-    started: number,
-  ): Promise<void> {
-    const removed: string[] = []
-    await forEach(taken, REMOVE_AT_ONCE, async ({ sha256, size }) => {
-      // a removal must have ended when its note does
-      if (performance.now() - started > START_WITHIN_MS) return
-      await blobs.remove(sha256)
-      removed.push(sha256)
-      report.removed++
-      report.removedBytes += size
-    })
-    if (removed.length > 0) await repo.endRemovals(db, collector, removed)
   }
 
   async function countOrphans({ graceS, signal, report }: Run, tell: (at: string) => void) {

@@ -7,6 +7,8 @@ type Operator = typeof OPERATORS extends Set<infer T> ? T : never
 /** What must hold of one field of a value. Texts are as jsonb holds them (see core/json.ts). */
 export type Condition = {
   field: string
+  /** The field of the value whose fields are meant; undefined: those of the value itself. */
+  under?: string
   operator: Operator | 'absent' | 'present'
   /** As text for jsonb. */
   operand: string
@@ -19,17 +21,19 @@ export type Condition = {
  * The conditions of a search's filter, all of which must hold. A field of the filter is a field of the value; what it
  * must be is a JSON value or an object of operators. `$eq` and `$ne` compare any two values, and a field that is missing
  * is not equal to anything; the comparisons hold between two values of one type.
+ * @param under the field of the value whose fields are meant; default: those of the value itself
  * @throws invalid_input that names the field
  */
-export function readFilter(filter: unknown): Condition[] {
+export function readFilter(filter: unknown, under?: string): Condition[] {
   if (filter === undefined || filter === null) return []
   if (!isPlainObject(filter)) throw invalid('filter must be an object', 'filter')
-  return Object.entries(filter).flatMap(([name, wanted]) => {
+  const conditions = Object.entries(filter).flatMap(([name, wanted]) => {
     const field = storable(name)
     const operators = readOperators(name, wanted)
     if (operators === undefined) return [toCondition(name, field, '$eq', wanted)]
     return operators.map(([operator, operand]) => toCondition(name, field, operator, operand))
   })
+  return under === undefined ? conditions : conditions.map((condition) => ({ ...condition, under }))
 }
 
 function readOperators(name: string, wanted: unknown): [Operator, unknown][] | undefined {

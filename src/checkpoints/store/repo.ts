@@ -143,6 +143,35 @@ export async function listNamespaces(
   return rows
 }
 
+/** Removes the items of one namespace that have one of the keys, if there are any given, and match. @returns how many */
+export async function deleteItems(
+  db: Db,
+  userId: string,
+  path: string,
+  { keys, conditions }: { keys: readonly string[] | undefined; conditions: Condition[] },
+): Promise<number> {
+  const named = keys === undefined ? sql`true` : sql`s.key = any (${textArray([...keys])}::text[])`
+  const { numAffectedRows } = await sql`
+    /* store.delete */
+    delete from ${t.store} s
+     where s.user_id = ${userId} and s.path = ${path} and ${named} and ${matches(conditions)}`.execute(db)
+  return Number(numAffectedRows ?? 0n)
+}
+
+/** The vectors of items of one namespace, by key. */
+export async function findVectors(
+  db: Db,
+  userId: string,
+  path: string,
+  keys: readonly string[],
+): Promise<Map<string, number[]>> {
+  const { rows } = await sql<{ key: string; embedding: number[] }>`
+    /* store.vectors */
+    select key, embedding::float8[] as embedding from ${t.storeVectors}
+     where user_id = ${userId} and path = ${path} and key = any (${textArray([...keys])}::text[])`.execute(db)
+  return new Map(rows.map(({ key, embedding }) => [key, embedding]))
+}
+
 /** Removes some of what has expired, whoever's it is. @returns how many */
 export async function sweepExpired(db: Db, limit: number): Promise<number> {
   const { numAffectedRows } = await sql`
@@ -168,13 +197,14 @@ export function matches(conditions: Condition[]): RawBuilder<unknown> {
 
 const COMPARISONS = { $gt: sql`>`, $gte: sql`>=`, $lt: sql`<`, $lte: sql`<=` }
 
-function matchesOne({ field, operator, operand, type, text }: Condition): RawBuilder<unknown> {
-  const value = sql`s.value -> ${field}::text`
+function matchesOne({ field, under, operator, operand, type, text }: Condition): RawBuilder<unknown> {
+  const whole = under === undefined ? sql`s.value` : sql`(s.value -> ${under}::text)`
+  const value = sql`${whole} -> ${field}::text`
   switch (operator) {
     case 'absent':
-      return sql`not s.value ? ${field}::text`
+      return sql`not ${whole} ? ${field}::text`
     case 'present':
-      return sql`s.value ? ${field}::text`
+      return sql`${whole} ? ${field}::text`
     case '$eq':
       return sql`${value} = ${operand}::jsonb`
     case '$ne':
@@ -188,7 +218,7 @@ function matchesOne({ field, operator, operand, type, text }: Condition): RawBui
       const sides =
         text === undefined
           ? sql`${value} ${COMPARISONS[operator]} ${operand}::jsonb`
-          : sql`(s.value ->> ${field}::text) collate "C" ${COMPARISONS[operator]} ${text}::text`
+          : sql`(${whole} ->> ${field}::text) collate "C" ${COMPARISONS[operator]} ${text}::text`
       return sql`jsonb_typeof(${value}) = ${type} and ${sides}`
     }
   }

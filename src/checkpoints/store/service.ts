@@ -3,6 +3,15 @@ import { userOf } from '../../core/scope.ts'
 import { createShared, type StoreDatabase } from './shared.ts'
 import { type StoreOptions, ThreadbaseStore } from './store.ts'
 
+export {
+  createDocumentService,
+  type DocumentChoice,
+  type DocumentFilter,
+  type DocumentQuery,
+  type DocumentService,
+  type FoundDocument,
+  type NewDocument,
+} from './documents.ts'
 export type { EmbeddingsLike, EmbedFunction, StoreIndex } from './embedding.ts'
 export type { StorePut } from './operations.ts'
 export type { StoreTtl } from './shared.ts'

@@ -19,7 +19,7 @@ import { type Get, type List, type Put, readBatch, type Search, type StorePut } 
 import * as repo from './repo.ts'
 import { createShared, type Shared, type StoreDatabase, type StoreSettings } from './shared.ts'
 import { valuesAt, wordsOf } from './texts.ts'
-import { nearest, type Space } from './vectors/service.ts'
+import { mayHaveMissed, nearest, type Space } from './vectors/service.ts'
 
 /** How a store keeps and finds items. */
 export type StoreOptions = StoreSettings & {
@@ -242,16 +242,17 @@ function portionsOf(searches: Search[]): Search[][] {
 
 /** Puts what a search found where it belongs. @returns whether the index may have missed some of it */
 function fill(
-  { at, limit, offset }: Search,
+  search: Search,
   rows: Awaited<ReturnType<typeof repo.searchItems>>,
   results: unknown[],
   exactUpTo = Number.POSITIVE_INFINITY,
 ): boolean {
+  const { at } = search
   const own = rows.filter(({ op }) => op === at)
   const found = own.filter(({ key }) => key !== null)
   results[at] = found.map((row) => ({ ...toItem(row), score: toScore(row) }))
   const [{ many = null } = {}] = own
-  return many !== null && many > exactUpTo && found.length < limit && offset + found.length < many
+  return mayHaveMissed(search, found.length, many, exactUpTo)
 }
 
 function toItem({ namespace, key, value, created_at, updated_at }: repo.Found): Item {

@@ -1,3 +1,4 @@
+import { readRetryAfter } from '../../core/network.ts'
 import type { ModelUsage } from '../schema.ts'
 
 /** Why there is no answer, in our own words: what an endpoint says may repeat a key. */
@@ -37,7 +38,8 @@ export function readCompletion(completion: unknown): Outcome {
 export function describeFailure(error: unknown): Failure {
   const { status, headers } = asObject(error)
   if (typeof status === 'number') {
-    const retryAfterMs = status === 429 || status === 503 ? readRetryAfter(headers) : undefined
+    const retryAfterMs =
+      (status === 429 || status === 503) && headers instanceof Headers ? readRetryAfter(headers) : undefined
     return { ...ofStatus(status), ...(retryAfterMs === undefined ? {} : { retryAfterMs }) }
   }
   if (error instanceof SyntaxError) return { reason: 'what it answered is no JSON', again: true }
@@ -57,18 +59,6 @@ function codeOf(error: unknown): string | undefined {
     if (typeof code === 'string' && /^[A-Z_]+$/.test(code)) return code
   }
   return undefined
-}
-
-/** RFC 9110, section 10.2.3: seconds or a date; some say milliseconds in a header of their own. */
-function readRetryAfter(headers: unknown): number | undefined {
-  if (!(headers instanceof Headers)) return undefined
-  const ms = headers.get('retry-after-ms')
-  if (ms !== null && /^\d+(\.\d+)?$/.test(ms)) return Number(ms)
-  const value = headers.get('retry-after')
-  if (value === null) return undefined
-  if (/^\d+(\.\d+)?$/.test(value)) return Number(value) * 1_000
-  const until = Date.parse(value)
-  return Number.isNaN(until) ? undefined : Math.max(0, until - Date.now())
 }
 
 function textOf(content: unknown): string {

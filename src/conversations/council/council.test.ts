@@ -3,18 +3,12 @@ import { readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import {
-  councilAt,
-  councilScript,
-  countAsked,
-  type Exception,
-  gate,
-  KEY,
-  MODELS,
-} from '../../../test/council.ts'
+import { councilAt, councilScript, countAsked, type Exception, KEY, MODELS } from '../../../test/council.ts'
+import { gate } from '../../../test/gate.ts'
 import { engines, makeTempDir, recordingLog, type TestDatabase } from '../../../test/harness.ts'
 import { type OpenAiServer, startOpenAiServer, textOf } from '../../../test/openai-server.ts'
-import { openThreadbase, type Threadbase } from '../../threadbase.ts'
+import { openThreadbase } from '../../open-threadbase.ts'
+import type { Threadbase } from '../../threadbase.ts'
 import type { Council, CouncilEvent, CouncilParts } from './council.ts'
 import { createCouncil } from './council.ts'
 
@@ -367,6 +361,15 @@ for (const store of stores) {
       const other = newCouncil({ settings: { retries: 0 } })
       await expect(other.ask(scope, await newId(scope), 'third')).rejects.toMatchObject({
         code: 'unavailable',
+      })
+      expect(server.requests).toEqual([])
+    })
+    test('a key that no header can hold is not tried', async () => {
+      const credentials = { forUser: () => ({ find: async () => 'sk\u2011own' }) }
+      const { ask } = await begin({ credentials })
+      await expect(ask()).rejects.toMatchObject({
+        code: 'unavailable',
+        message: expect.stringContaining('store it again'),
       })
       expect(server.requests).toEqual([])
     })

@@ -1,4 +1,5 @@
 import { ThreadbaseError } from '../../core/errors.ts'
+import { fitsHeader } from '../../core/network.ts'
 import type { Scope } from '../../core/scope.ts'
 
 /** What an endpoint calls its models, and whose keys it takes. */
@@ -41,7 +42,7 @@ const DEFAULTS: Record<EndpointKind, { models: string[]; titleModel: string }> =
 /**
  * The endpoint for a user: by a key of their own, OpenRouter's before OpenAI's, else by one of the installation. A key goes
  * to the URL of its kind alone.
- * @throws unavailable when there is no key, which names the variables, and when the user's cannot be read
+ * @throws unavailable when there is no key, which names the variables, and when the user's cannot be read or sent
  */
 export async function findEndpoint(
   { userId }: Scope,
@@ -51,7 +52,15 @@ export async function findEndpoint(
   const own = userKeys?.forUser(userId)
   for (const kind of ENDPOINT_KINDS) {
     const key = await own?.find(kind)
-    if (key !== undefined) return toEndpoint(kind, key, settings)
+    if (key === undefined) continue
+    // stored by a version that took any
+    if (!fitsHeader(key))
+      throw new ThreadbaseError(
+        'unavailable',
+        `your key for ${kind} has characters that cannot be sent: store it again`,
+        { provider: kind },
+      )
+    return toEndpoint(kind, key, settings)
   }
   for (const kind of ENDPOINT_KINDS) {
     const key = settings.keys[kind]

@@ -27,7 +27,7 @@ const MAX_INT = 2_147_483_647
 
 export type SqlSlices = {
   threads: Pick<ThreadService, 'createMany' | 'delete'>
-  messages: Pick<InnerMessageService, 'append' | 'appendIn'>
+  messages: Pick<InnerMessageService, 'append' | 'appendIn' | 'appended'>
 }
 
 /** Conversations as threads of kind `council`, with a message for each question and each answer. */
@@ -95,6 +95,7 @@ export function createSqlConversations(
           if (same < stored.length) await repo.deleteBehind(tx, userId, thread.id, stored[same - 1]?.seq ?? 0)
           await messages.appendIn(tx, scope, thread.id, document.messages.slice(same).map(toMessage))
         })
+      messages.appended()
     },
 
     async listConversations(scope, { limit, after } = {}) {

@@ -10,7 +10,7 @@ import * as repo from './repo.ts'
 /** The answers under way, as rows of `council_turns`. */
 export function createTurns(
   { forUser }: Pick<Database, 'forUser'>,
-  messages: Pick<InnerMessageService, 'appendIn'>,
+  messages: Pick<InnerMessageService, 'appendIn' | 'appended'>,
 ): TurnStore {
   /** @throws not_found, or conflict: why a turn is not the caller's */
   async function explain(userId: string, id: string, threadId: string): Promise<never> {
@@ -26,7 +26,7 @@ export function createTurns(
       const question = questionOf(content)
       const lease = { holder, leaseS }
       // at once: who is overtaken by the end of its lease must not store the question a second time
-      return forUser(userId)
+      const begun = await forUser(userId)
         .transaction()
         .execute(async (tx) => {
           if (!(await repo.lockThread(tx, userId, threadId))) throw conversationNotFound(id)
@@ -39,6 +39,8 @@ export function createTurns(
           await repo.saveTurn(tx, userId, threadId, lease, stored)
           return { turn: stored, first: resumed ? before === undefined : last === undefined, resumed }
         })
+      messages.appended()
+      return begun
     },
 
     async save(scope, id, holder, turn, leaseS) {
@@ -60,6 +62,7 @@ export function createTurns(
           if (!(await repo.deleteTurn(tx, userId, threadId, holder))) throw turnConflict(id)
           await messages.appendIn(tx, scope, threadId, [toMessage(message)])
         })
+      messages.appended()
       return message
     },
 

@@ -30,7 +30,7 @@ export function createProviderKeyService({ forUser }: Pick<Database, 'forUser'>,
   return {
     /**
      * Stores the user's key for a provider, in the place of an earlier one. `created`: there was none.
-     * @throws invalid_input for white space around the key or control characters in it; conflict when the user has keys
+     * @throws invalid_input for white space around the key, or what is no printable ASCII in it; conflict when the user has keys
      *   for 100 providers; unavailable without an encryption key
      */
     async put(

@@ -1,4 +1,5 @@
 import { type Selectable, sql } from 'kysely'
+import { newId } from '../../core/ids.ts'
 import { textArray, uuidArray } from '../../db/arrays.ts'
 import { type ApiKeysTable, type Db, t } from '../../db/schema.ts'
 import type { ApiKey, ApiKeyQuery } from '../schema.ts'
@@ -83,6 +84,13 @@ export async function revokeKey(db: Db, userId: string, id: string): Promise<Buf
   return rows[0]?.key_hash
 }
 
+/** Of all keys of the user, revoked or not. */
+export async function listHashes(db: Db, userId: string): Promise<Buffer[]> {
+  const { rows } = await sql<{ key_hash: Buffer }>`
+    /* api_keys.hashes */ select key_hash from ${t.apiKeys} where user_id = ${userId}`.execute(db)
+  return rows.map(({ key_hash }) => key_hash)
+}
+
 /** Whose key has this hash. Without a scope: this is how the user is found. */
 export async function findByHash(db: Db, hash: Buffer): Promise<ApiKey | undefined> {
   const { rows } = await sql<Row>`
@@ -93,14 +101,30 @@ export async function findByHash(db: Db, hash: Buffer): Promise<ApiKey | undefin
 
 export type KeyUse = { userId: string; id: string; uses: number; lastUsedAt: Date }
 
-/** Adds what was counted since the last time, for many keys of many users in one statement. */
+/**
+ * Adds what was counted since the last time, for many keys of many users in one statement. The first use of a key on a day
+ * (UTC) is written to the audit log.
+ */
 export async function addUses(db: Db, uses: KeyUse[]): Promise<void> {
   await sql`
     /* api_keys.uses */
-    update ${t.apiKeys} k
-       set total_uses = k.total_uses + u.uses, last_used_at = greatest(k.last_used_at, u.at)
-      from unnest(${textArray(uses.map(({ userId }) => userId))}::text[], ${uuidArray(uses.map(({ id }) => id))}::uuid[],
-                  ${uses.map((use) => use.uses)}::bigint[], ${uses.map((use) => use.lastUsedAt.toISOString())}::timestamptz[])
-           as u (user_id, id, uses, at)
-     where k.user_id = u.user_id and k.id = u.id`.execute(db)
+    with used as (
+      select k.user_id, k.id, u.uses, u.at, u.line_id, k.last_used_at as before
+        from unnest(${textArray(uses.map(({ userId }) => userId))}::text[], ${uuidArray(uses.map(({ id }) => id))}::uuid[],
+                    ${uses.map((use) => use.uses)}::bigint[],
+                    ${uses.map((use) => use.lastUsedAt.toISOString())}::timestamptz[],
+                    ${uuidArray(uses.map(() => newId()))}::uuid[])
+             as u (user_id, id, uses, at, line_id)
+        join ${t.apiKeys} k on k.user_id = u.user_id and k.id = u.id
+       order by k.user_id, k.id for update of k
+    ), counted as (
+      update ${t.apiKeys} k
+         set total_uses = k.total_uses + used.uses, last_used_at = greatest(k.last_used_at, used.at)
+        from used where k.user_id = used.user_id and k.id = used.id
+    )
+    insert into ${t.auditLog} (user_id, id, at, actor_id, via, action, target)
+    select user_id, line_id, at, user_id, 'key', 'api_key_used', 'api_key ' || id
+      from used where before is null or (before at time zone 'utc')::date < (at at time zone 'utc')::date`.execute(
+    db,
+  )
 }

@@ -99,6 +99,9 @@ export function createKeyService(
       return grant
     },
 
+    /** Under what the user's keys are remembered. @internal */
+    cacheKeys: async (userId: string): Promise<string[]> => (await repo.listHashes(db, userId)).map(grantKey),
+
     /** Writes the uses that this process has counted since the last time; it does so every 5 s by itself. */
     flushUses: (): Promise<void> => uses.flush(),
 

@@ -66,6 +66,13 @@ export async function revokeSessions(db: Db, userId: string, except: string | un
   return rows.map(({ id }) => id)
 }
 
+/** Ids of all of them, ended or not. */
+export async function listSessionIds(db: Db, userId: string): Promise<string[]> {
+  const { rows } = await sql<{ id: string }>`
+    /* sessions.ids */ select id from ${t.sessions} where user_id = ${userId}`.execute(db)
+  return rows.map(({ id }) => id)
+}
+
 /** Removes sessions that ended long enough ago for every token of theirs to have expired. How many. */
 export async function deleteEnded(db: Db, graceS: number): Promise<number> {
   const { numAffectedRows } = await sql`

@@ -126,6 +126,10 @@ export function createSessionService(db: Db, { audit, checks, signer }: Parts) {
       return { userId, sessionId }
     },
 
+    /** Under what the user's sign-ins are remembered. @internal */
+    cacheKeys: async (userId: string): Promise<string[]> =>
+      (await repo.listSessionIds(db, userId)).map(sessionKey),
+
     /** Ends the actor's sign-in, on every server. Again: no change. */
     async signOut(actor: Actor, sessionId: string): Promise<void> {
       if (await revoke(actor.userId, sessionId))

@@ -6,7 +6,10 @@ import type { User, UserPatch, UserQuery } from '../schema.ts'
 export type Account = { user: User; passwordHash: string | null }
 
 /** What every request needs to know of its user. JSON-safe: it is cached. */
-export type Standing = Pick<User, 'isActive' | 'isSuperuser' | 'provider'>
+export type Standing = Pick<User, 'isActive' | 'isSuperuser' | 'provider'> & {
+  /** Whether the data of this user was erased. Then there may be no row in `users`, which is why the rest says nothing. */
+  isErased?: boolean
+}
 
 export type UserRow = Pick<
   User,
@@ -67,12 +70,18 @@ export async function findUser(db: Db, id: string): Promise<User | undefined> {
 }
 
 export async function findStanding(db: Db, id: string): Promise<Standing | undefined> {
-  const { rows } = await sql<Standing>`
+  const { rows } = await sql<Required<Standing>>`
     /* users.standing */
-    select is_active as "isActive", is_superuser as "isSuperuser", provider from ${t.users} where id = ${id}`.execute(
-    db,
-  )
-  return rows[0]
+    select coalesce(u.is_active, false) as "isActive", coalesce(u.is_superuser, false) as "isSuperuser",
+           coalesce(u.provider, 'local') as provider, e.user_id is not null as "isErased"
+      from (select ${id}::text as id) i
+      left join ${t.users} u on u.id = i.id
+      left join ${t.erasedUsers} e on e.user_id = i.id
+     where u.id is not null or e.user_id is not null`.execute(db)
+  const [row] = rows
+  if (row === undefined) return undefined
+  const { isErased, ...standing } = row
+  return isErased ? row : standing
 }
 
 /** Who signs in with a username or, if it has an @, an email address; both in lower case. */

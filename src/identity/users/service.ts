@@ -199,9 +199,25 @@ export function createUserService(db: Db, { audit, checks, passwords, sessions }
       })
       if (found === undefined) throw userNotFound(id)
       // an account of ours, which may be a superuser's, is not somebody else's to vouch for
-      if (found.provider === 'local')
+      if (found.provider === 'local' && found.isErased !== true)
         throw new ThreadbaseError('unauthorized', 'the user is an account that signs in with a password')
       return found
+    },
+
+    /** Under what {@link standing} is remembered. @internal */
+    cacheKey: standingKey,
+
+    /** Undefined for users without a row in `users`. @internal */
+    findOwn: (id: string): Promise<User | undefined> => repo.findUser(db, userOf({ userId: id })),
+
+    /** Whether the user signs in with a password. @internal */
+    hasPassword: async (id: string): Promise<boolean> =>
+      ((await repo.findPasswordHash(db, id)) ?? null) !== null,
+
+    /** Whether the password is that of the account; false for users who have none. @internal */
+    async checkPassword(id: string, password: string): Promise<boolean> {
+      const stored = (await repo.findPasswordHash(db, id)) ?? null
+      return (await passwords.verify(password, stored)) && stored !== null
     },
 
     /** Whether there is anybody who signs in with a password. */

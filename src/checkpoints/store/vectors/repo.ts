@@ -3,11 +3,9 @@ import { realArray } from '../../../db/arrays.ts'
 import { run } from '../../../db/migrate.ts'
 import { quoteIdentifier } from '../../../db/migrations.ts'
 import { type Db, t } from '../../../db/schema.ts'
+import { type Extension, isAtLeast, iterates, lockVectors } from '../../../db/vector-extension.ts'
 import type { Search } from '../operations.ts'
 import { alive, branchColumns, matches, within } from '../repo.ts'
-
-/** The extension `vector` in this database. */
-export type Extension = { schema: string; version: string }
 
 /** How vectors of one length are compared. */
 export type Space = {
@@ -18,42 +16,14 @@ export type Space = {
   exactUpTo: number
 }
 
-/** The extension, whether it is created or only to be had. */
-export async function findExtension(db: Db): Promise<{ created: Extension | undefined; available: boolean }> {
-  const { rows } = await sql<{ schema: string | null; version: string | null }>`
-    /* store.extension */
-    select n.nspname::text as schema, e.extversion as version
-      from pg_available_extensions a
-      left join pg_extension e on e.extname = a.name
-      left join pg_namespace n on n.oid = e.extnamespace
-     where a.name = 'vector'`.execute(db)
-  const [found] = rows
-  if (found === undefined) return { created: undefined, available: false }
-  const { schema, version } = found
-  return { created: schema === null || version === null ? undefined : { schema, version }, available: true }
-}
-
-/** One process at a time, of all that use the database: `if not exists` alone fails when two do so together. */
-export async function createExtension(tx: Db): Promise<void> {
-  await lock(tx, 'extension vector')
-  await run(tx, 'create extension if not exists vector')
-}
-
 /** Beyond this many dimensions there is no index; beyond the first limit it is one over half-precision numbers. */
 const MAX_VECTOR = 2_000
 const MAX_HALFVEC = 4_000
 const HALFVEC_SINCE = '0.7'
-/** From when on an index goes on looking when a filter took away what it found. */
-const ITERATES_SINCE = '0.8'
-
-const isAtLeast = (version: string, least: string) =>
-  version.localeCompare(least, 'en', { numeric: true }) >= 0
-
 /** Whether vectors of this length can have an index that finds all that a filter leaves. */
-export function canHaveIndex(dims: number, { version }: Extension): boolean {
+export function canHaveIndex(dims: number, extension: Extension): boolean {
   return (
-    isAtLeast(version, ITERATES_SINCE) &&
-    dims <= (isAtLeast(version, HALFVEC_SINCE) ? MAX_HALFVEC : MAX_VECTOR)
+    iterates(extension) && dims <= (isAtLeast(extension.version, HALFVEC_SINCE) ? MAX_HALFVEC : MAX_VECTOR)
   )
 }
 
@@ -77,12 +47,9 @@ export function indexStatement(schema: string, dims: number, extension: Extensio
 }
 
 export async function createIndex(tx: Db, schema: string, dims: number, extension: Extension): Promise<void> {
-  await lock(tx, `index ${schema} ${dims}`)
+  await lockVectors(tx, `index ${schema} ${dims}`)
   await run(tx, indexStatement(schema, dims, extension))
 }
-
-const lock = (tx: Db, what: string) =>
-  sql`/* migrate.store */ select pg_advisory_xact_lock(hashtext(${`threadbase store ${what}`}))`.execute(tx)
 
 const typeName = (dims: number) => (dims <= MAX_VECTOR ? 'vector' : 'halfvec')
 

@@ -1,11 +1,22 @@
 import type { Logger } from '../../../core/log.ts'
 import type { Database } from '../../../db/database.ts'
+import { type Extension, readyExtension, reasonOf } from '../../../db/vector-extension.ts'
 import * as repo from './repo.ts'
 
 export type { Space } from './repo.ts'
 export { nearest } from './repo.ts'
 
 const EXACT_UP_TO = 2_000
+
+/** Whether the index gave a search fewer than there are; `many` is how many vectors there were at least. */
+export function mayHaveMissed(
+  { limit, offset }: { limit: number; offset: number },
+  found: number,
+  many: number | null,
+  exactUpTo: number,
+): boolean {
+  return many !== null && many > exactUpTo && found < limit && offset + found < many
+}
 
 /**
  * Makes ready what vectors of this length need: the extension `vector`, and an index on PostgreSQL. Where either is
@@ -17,36 +28,17 @@ export async function prepareSpace(
   log: Logger,
 ): Promise<repo.Space> {
   const wanted = exactUpTo ?? (database.engine === 'postgres' ? EXACT_UP_TO : Number.POSITIVE_INFINITY)
-  const extension = await readyExtension(database, log)
+  const extension = await readyExtension(database, 'vectors are compared one by one', log)
   if (extension === undefined || !Number.isFinite(wanted))
     return { dims, extension, exactUpTo: Number.POSITIVE_INFINITY }
   const indexed = await readyIndex(database, dims, extension, log)
   return { dims, extension, exactUpTo: indexed ? wanted : Number.POSITIVE_INFINITY }
 }
 
-async function readyExtension(
-  { db }: Pick<Database, 'db'>,
-  log: Logger,
-): Promise<repo.Extension | undefined> {
-  const { created, available } = await repo.findExtension(db)
-  if (created !== undefined) return created
-  if (!available) {
-    log.warn({}, 'the database has no extension vector (pgvector): vectors are compared one by one')
-    return undefined
-  }
-  try {
-    await db.transaction().execute((tx) => repo.createExtension(tx))
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
-    log.warn({ reason, sql: 'create extension vector' }, 'the extension vector cannot be created')
-  }
-  return (await repo.findExtension(db)).created
-}
-
 async function readyIndex(
   { db, schema }: Pick<Database, 'db' | 'schema'>,
   dims: number,
-  extension: repo.Extension,
+  extension: Extension,
   log: Logger,
 ): Promise<boolean> {
   if (await repo.hasIndex(db, schema, dims)) return true
@@ -61,9 +53,11 @@ async function readyIndex(
     await db.transaction().execute((tx) => repo.createIndex(tx, schema, dims, extension))
     return true
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
     const sql = repo.indexStatement(schema, dims, extension)
-    log.warn({ reason, sql }, 'the index of vectors cannot be made: they are compared one by one')
+    log.warn(
+      { reason: reasonOf(error), sql },
+      'the index of vectors cannot be made: they are compared one by one',
+    )
     return false
   }
 }
