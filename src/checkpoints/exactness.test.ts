@@ -186,10 +186,31 @@ for (const engine of engines) {
       await expect(put(other, first, { a: 7 })).rejects.toMatchObject(conflict)
       for await (const tuple of other.list(at('t'))) expect(tuple.checkpoint.v).toBe(4)
       await put(other, first, { a: 8 })
+      // it finds nothing there when it goes back to before a subgraph, which then begins again
+      const inner = (id?: string) => ({
+        configurable: { thread_id: 't', checkpoint_ns: 'child:1', ...(id && { checkpoint_id: id }) },
+      })
+      const begun = await put(other, inner(), { a: 1 })
+      await expect(put(other, inner(), { a: 2 })).rejects.toMatchObject(conflict)
+      const before = first.configurable.checkpoint_id
+      for await (const tuple of other.list(inner(), { before: at('t', before), limit: 1 }))
+        expect.fail(tuple.checkpoint.id)
+      await put(other, inner(), { a: 2 })
+      await expect(put(other, inner(), { a: 3 })).rejects.toMatchObject(conflict)
+      // what another filter would have found was not read
+      for await (const tuple of other.list(inner(), { filter: { source: 'fork' } }))
+        expect.fail(tuple.checkpoint.id)
+      await expect(put(other, inner(), { a: 3 })).rejects.toMatchObject(conflict)
+      await put(other, begun, { a: 4 })
       // a thread that begins anew
       await saver.deleteThread('t')
       await put(saver, at('t'), { a: 6 })
       expect(await valuesOf(saver, at('t'))).toEqual({ a: 6 })
+      // of two that begin it one gets a conflict, however it began before
+      await saver.deleteThread('t')
+      for (let begins = 0; begins < 2; begins++) expect(await saver.getTuple(at('t'))).toBeUndefined()
+      await put(saver, at('t'), { a: 7 })
+      await expect(put(saver, at('t'), { a: 8 })).rejects.toMatchObject(conflict)
     })
 
     test('by default the newest wins', async () => {

@@ -106,7 +106,12 @@ export type Found = StoredCheckpoint & {
   children: number
 }
 
-export type Read = { checkpoints: Found[]; blobs: Map<Address, StoredBlob> }
+export type Read = {
+  checkpoints: Found[]
+  blobs: Map<Address, StoredBlob>
+  /** How many checkpoints of the namespace have no parent, where none was found; 0 unless it was asked for. */
+  begun: number
+}
 
 export type Query = {
   userId: string
@@ -145,6 +150,7 @@ export async function readCheckpoints(
            ${readable('h', 'record')}, h.roots::text as refs
       from head h
     union all ${blobsOfHead(userId)} union all ${writesOfHead(userId)}
+    ${options.children === true ? countBegun(query) : sql``}
     union all
     select 'send', h.at, w.checkpoint_id, w.checkpoint_ns, w.task_id, w.channel, w.task_path, w.idx, 0, w.codec, w.key_id,
            ${readable('w', 'data')}, w.type
@@ -223,6 +229,16 @@ const countChildren = sql`(select count(*) from ${t.checkpoints} c
   where c.user_id = h.user_id and c.thread_id = h.thread_id and c.checkpoint_ns = h.checkpoint_ns
     and c.checkpoint_id > h.checkpoint_id and c.parent_id = h.checkpoint_id and not c.hidden)::int`
 
+// a namespace of which nothing was found may have begun later than what was asked for
+const countBegun = ({ userId, threadId, ns }: Query) =>
+  threadId === undefined || ns === undefined
+    ? sql``
+    : sql`union all
+    select 'begun', 0, '', null, null, null, null, count(*)::int, 0, 0, null, null, null, null
+      from ${t.checkpoints}
+     where user_id = ${userId} and thread_id = ${threadId} and checkpoint_ns = ${ns} and parent_id is null and not hidden
+       and not exists (select from head)`
+
 function conditions(query: Query): RawBuilder<unknown> {
   const all = [sql`user_id = ${query.userId}`]
   if (query.threadId !== undefined) all.push(sql`thread_id = ${query.threadId}`)
@@ -243,7 +259,7 @@ function conditions(query: Query): RawBuilder<unknown> {
 }
 
 type Row = {
-  kind: 'checkpoint' | 'blob' | 'write' | 'send'
+  kind: 'checkpoint' | 'blob' | 'write' | 'send' | 'begun'
   at: number
   k1: string
   k2: string | null
@@ -262,16 +278,18 @@ type Row = {
 function collect(rows: Row[]): Read {
   const checkpoints: Found[] = []
   const blobs: Read['blobs'] = new Map()
+  let begun = 0
   for (const row of rows) {
     if (row.kind === 'checkpoint') checkpoints[row.at - 1] = toFound(row)
     else if (row.kind === 'blob') blobs.set(row.k1, toBlob(row))
+    else if (row.kind === 'begun') begun = row.n
   }
   for (const row of rows) {
     const found = checkpoints[row.at - 1]
     if (row.kind === 'write') found?.writes.push(toWrite(row))
     else if (row.kind === 'send') found?.sends.push(toWrite(row))
   }
-  return { checkpoints, blobs }
+  return { checkpoints, blobs, begun }
 }
 
 const coded = ({ codec, key_id, text, data }: Pick<Row, 'codec' | 'key_id' | 'text' | 'data'>) => ({

@@ -62,7 +62,7 @@ export type SaverOptions = {
 const FIRST_PAGE = 10
 const MAX_PAGE = 100
 const PAGE_BYTES = 8_000_000
-const NOTHING_READ = { checkpoints: [], blobs: new Map() }
+const NOTHING_READ = { checkpoints: [], blobs: new Map(), begun: 0 }
 
 /**
  * LangGraph's checkpointer on Threadbase's database. Checkpoints are kept by user, thread and namespace; the user is
@@ -101,12 +101,10 @@ export class ThreadbaseSaver extends BaseCheckpointSaver {
     const { userId, threadId, ns = '', id } = place
     if (threadId === undefined) return undefined
     const query = { userId, threadId, ns, id, limit: 1 }
-    const { checkpoints, blobs } = await repo.readCheckpoints(this.#forUser(userId), query, {
-      children: this.#rejects,
-    })
-    const [found] = checkpoints
+    const read = await this.#read(query)
+    const { blobs } = read
+    const [found] = read.checkpoints
     if (found === undefined) return undefined
-    this.#seeChildren(userId, found)
     const decoder = { ...this.#decoder(userId), memo: this.#memoOf(userId) }
     const tuple = await toTuple(found, { blobs, decoder, configOf: this.#configOf(config) })
     this.#knownOf(userId, threadId).add(blobs.keys())
@@ -132,17 +130,9 @@ export class ThreadbaseSaver extends BaseCheckpointSaver {
     let after: repo.Query['after']
     while (left > 0) {
       const size = Math.min(page, left)
-      const children = this.#rejects
-      const read = await repo.readCheckpoints(
-        this.#forUser(userId),
-        { ...query, after, limit: size },
-        { children },
-      )
+      const read = await this.#read({ ...query, after, limit: size })
       const reading = { blobs: read.blobs, decoder, configOf }
-      for (const found of read.checkpoints) {
-        this.#seeChildren(userId, found)
-        yield await toTuple(found, reading)
-      }
+      for (const found of read.checkpoints) yield await toTuple(found, reading)
       const last = read.checkpoints.at(-1)
       if (last === undefined || read.checkpoints.length < size) return
       after = { id: last.id, ns: last.ns, threadId: last.threadId }
@@ -308,9 +298,21 @@ export class ThreadbaseSaver extends BaseCheckpointSaver {
     return this.#shared.memoOf(this.#shared.codecOf(userId), this.serde, this.#stock)
   }
 
-  /** Who goes on from a checkpoint has read it, by itself or in a list. */
-  #seeChildren(userId: string, { threadId, ns, id, children }: repo.Found): void {
-    if (this.#rejects) this.#shared.children.keep({ userId, threadId, ns, id }, children)
+  /**
+   * Who goes on from a checkpoint has read it, by itself or in a list; and who begins a namespace has found nothing in
+   * it, as LangGraph does when it goes back to before a subgraph.
+   */
+  async #read(query: repo.Query): Promise<repo.Read> {
+    const { userId, threadId, ns } = query
+    const rejects = this.#rejects
+    const read = await repo.readCheckpoints(this.#forUser(userId), query, { children: rejects })
+    if (!rejects) return read
+    const { children } = this.#shared
+    for (const found of read.checkpoints) children.keep({ ...found, userId }, found.children)
+    const isWhole = [query.id, query.filter, query.absent, query.after].every((part) => part === undefined)
+    if (read.checkpoints.length === 0 && isWhole && threadId !== undefined && ns !== undefined)
+      children.keep({ userId, threadId, ns, id: undefined }, read.begun)
+    return read
   }
 
   /** With the user where the config named one, so that the config of an answer can be used as it is. */

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, test } from 'vitest'
 import type { SaverOptions } from '../../src/checkpoints/service.ts'
 import { engines, type TestDatabase } from '../harness.ts'
 import { startPair } from './compare.ts'
-import { act, GRAPHS, operation, PrunableMemory } from './sequences.ts'
+import { act, GRAPHS, type Operation, operation, PrunableMemory } from './sequences.ts'
 
 // what a saver may be told must not be seen in what a graph does
 const options: Record<string, SaverOptions> = {
@@ -17,6 +17,12 @@ const use = fc.record({
   saver: fc.constantFrom(...Object.keys(options)),
   operations: fc.array(operation, { minLength: 2, maxLength: 10, size: 'max' }),
 })
+// a subgraph that asks, run again from before it began
+const askTwice: Operation[] = [
+  { do: 'update', at: null, values: { sum: 1 }, as: 'start' },
+  { do: 'go on', durability: 'async' },
+  { do: 'go back', to: 0, durability: 'sync' },
+]
 
 for (const engine of engines) {
   describe.skipIf(!engine.available)(`any use of a graph as with MemorySaver on ${engine.name}`, () => {
@@ -37,7 +43,11 @@ for (const engine of engines) {
           for (const one of operations) await pair.anyStep(act(pair, one))
           await pair.compareAll()
         }),
-        { numRuns: 25, endOnFailure: true },
+        {
+          numRuns: 25,
+          endOnFailure: true,
+          examples: [[{ graph: 'plain', saver: 'rejecting', operations: askTwice }]],
+        },
       )
     })
   })
