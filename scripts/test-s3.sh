@@ -85,10 +85,10 @@ rgw_gc_processor_period = 10
 rgw_gc_processor_max_time = 10
 CONF
 
-# now and then it asks before it has got the monitor's map, and is told of a wrong fsid
-start_osd() {
-  for _ in 1 2 3 4 5; do
-    if ceph-osd -c "$conf" -i 0; then return 0; fi
+# A monitor that has just started may refuse what it allows a second later (EPERM), or have no map yet (a wrong fsid).
+retry() {
+  for _ in $(seq 10); do
+    if "$@"; then return 0; fi
     sleep 1
   done
   return 1
@@ -99,14 +99,14 @@ start() {
     ceph-mon -c "$conf" --mkfs -i a --monmap "$dir/monmap" &&
     ceph-mon -c "$conf" -i a &&
     osd=$(cat /proc/sys/kernel/random/uuid) &&
-    ceph -c "$conf" osd new "$osd" &&
+    retry ceph -c "$conf" osd new "$osd" &&
     ceph-osd -c "$conf" -i 0 --mkfs --osd-uuid "$osd" &&
-    start_osd &&
+    retry ceph-osd -c "$conf" -i 0 &&
     sleep 2 &&
     { ceph -c "$conf" osd crush add osd.0 1.0 root=default host=localhost || true; } &&
     radosgw -c "$conf" -n client.rgw.a &&
     for _ in $(seq 240); do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break; sleep 0.5; done &&
-    radosgw-admin -c "$conf" user create --uid=test --display-name=test --access-key=AKTEST --secret-key=secretsecretsecret
+    retry radosgw-admin -c "$conf" user create --uid=test --display-name=test --access-key=AKTEST --secret-key=secretsecretsecret
 }
 if start >"$dir/start.log" 2>&1; then
   echo "http://127.0.0.1:$port"
