@@ -25,7 +25,7 @@ export async function textRows({ tb, url }: SearchBench): Promise<Row[]> {
   )
   const filled = await timed(() => fill(tb, texts))
   process.stderr.write(`  ${ROWS} messages stored in ${Math.round(filled.ms / 1_000)} s\n`)
-  const queries = makeQueries(texts)
+  const queries = await apartFromStopwords(tb, makeQueries(texts))
   const own = await openThreadbase({
     ...{ databaseUrl: url, databaseSchema: tb.database.schema, env: {}, embeddings: false },
     databaseRls: 'enforce',
@@ -95,6 +95,24 @@ async function fill({ database }: Threadbase, texts: string[]): Promise<void> {
   await sql`vacuum analyze ${sql.id(schema, 'messages')}`.execute(db)
 }
 
+/** What has stopwords alone is looked for in the texts themselves: a list of its own. */
+async function apartFromStopwords(
+  { database: { db } }: Threadbase,
+  queries: Record<string, string[]>,
+): Promise<Record<string, string[]>> {
+  const stopwords: string[] = []
+  const others: Record<string, string[]> = {}
+  for (const [name, list] of Object.entries(queries)) {
+    const { rows } = await sql<{ q: string; has_words: boolean }>`
+      select q, numnode(websearch_to_tsquery('english', q)) > 0 as has_words
+        from unnest(${textArray(list)}::text[]) with ordinality as x (q, place) order by place`.execute(db)
+    others[name] = rows.filter((row) => row.has_words).map(({ q }) => q)
+    // a part of two letters is a stopword by chance
+    if (name !== TWO_LETTERS) stopwords.push(...rows.filter((row) => !row.has_words).map(({ q }) => q))
+  }
+  return { ...others, 'stopwords alone': stopwords }
+}
+
 /** Of words that stand together in a message; common ones too. */
 function makeQueries(texts: string[]): Record<string, string[]> {
   const { random } = createRandom(3)
@@ -118,9 +136,11 @@ function makeQueries(texts: string[]): Record<string, string[]> {
     }),
     'the beginning of a word': make(() => pick(wordsOf()).slice(0, 3 + Math.floor(random() * 3))),
     [TWO_LETTERS]: make(() => pick(wordsOf()).slice(0, 2)),
-    'a phrase': make(() => {
-      const words = wordsOf()
-      return `"${words[2]} ${words[3]}" or "${words[4]}"`
+    'a phrase or a word': make(() => {
+      for (;;) {
+        const phrases = pick(texts).match(/\b[a-z]{4,} [a-z]{4,}\b/gi) ?? []
+        if (phrases.length > 0) return `"${pick(phrases)}" or "${pick(wordsOf())}"`
+      }
     }),
   }
 }

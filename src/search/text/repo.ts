@@ -115,10 +115,10 @@ export function foundCtes(text: Text, filters: Filters, wanted: Wanted): RawBuil
   const isStemmed = text.method === 'words' && text.last !== undefined && stemsOf(text.last.word).length > 0
   const pattern = isStemmed ? `\\m${text.last?.word}` : null
   // all of the user's rows are walked over: once
-  if (filters.isBound) return found(withWords(filters, 'walked', isRight(pattern)), filters)
+  if (filters.isBound) return found(withWords(filters, both('walked'), isRight(pattern)), filters)
   return sql`
-    whole_hits as materialized (${inThreads(withWords(filters, 'whole_indexed', isTrue), filters)}),
-    found as materialized (
+    whole_hits as materialized (${inThreads(withWords(filters, both('whole_indexed'), isTrue), filters)}),
+    ${askedCtes(filters)}, found as materialized (
       select * from whole_hits
       union all
       ${inThreads(withMore(text, filters, isMore(pattern)), filters)})`
@@ -128,13 +128,16 @@ const found = (rows: RawBuilder<unknown>, filters: Filters) =>
   sql`found as materialized (${inThreads(rows, filters)})`
 
 /** Where so many have the last word itself, it is not taken for the beginning of others. */
-const ENOUGH = 200
+const ENOUGH = 100
+/** So many rows are looked at one by one as quickly as the index reads the words of all users that have a beginning. */
+const FEW = 1_000
 
 /**
  * CTEs, of which `words` has what is asked of words, made once: `whole_indexed` leads to the rows with the words as they
- * are, `more_indexed` to those for which the last is the beginning of one. Where it is `alone` and so short that many words
- * begin with it, `few_letters` leads to all rows of the user. `walked` takes both; `exact` says which of them are right,
- * `wide` ranks. It is empty where nothing is a word. `shown` has what is marked.
+ * are, `more_indexed` to those for which the last is the beginning of one, as long as it is not so short that many words
+ * begin with it; `before_indexed` to those with the words before it, which are all rows of the user where it is `alone`.
+ * `walked` takes them all; `exact` says which of them are right, `wide` what they have, by which they are ranked. It is
+ * empty where nothing is a word. `shown` has what is marked.
  */
 export function wordsCtes(
   { words, any, last, method }: Text,
@@ -157,17 +160,16 @@ export function wordsCtes(
     ), queries as materialized (
       select p.*, coalesce(p.whole || (p.head && p.beginning), p.whole) as exact,
              coalesce(p.head && (p.beginning || p.stems), p.head && p.beginning) as more,
-             -- the index reads all words of all users that have a beginning: of a short one that is more than the user's
-             numnode(p.head) > 0 and ${length}::int <= ${SHORT_AFTER_WORDS}::int as after_words,
-             numnode(p.head) = 0 and ${length}::int <= ${SHORT_ALONE}::int as alone
+             numnode(p.head) = 0 as alone,
+             ${length}::int <= case when numnode(p.head) = 0 then ${SHORT_ALONE}::int else ${SHORT_AFTER_WORDS}::int end as short
         from parts p
        where numnode(p.whole) > 0
     ), words as materialized (
-      select alone, case when alone then ${tenant} end as few_letters, whole, exact, coalesce(whole || more, whole) as wide, ${tenant} && whole as whole_indexed,
-             case when more is null or alone then null when after_words then ${tenant} && head
-                  else ${tenant} && more end as more_indexed,
-             case when alone then ${tenant} when more is null then ${tenant} && whole
-                  when after_words then ${tenant} && (whole || head) else ${tenant} && (whole || more) end as walked
+      select alone, whole, exact, coalesce(whole || more, whole) as wide, ${tenant} && whole as whole_indexed,
+             case when more is not null then ${tenant} && head end as before_indexed,
+             case when more is not null and not short then ${tenant} && more end as more_indexed,
+             case when more is null then ${tenant} && whole when not short then ${tenant} && (whole || more)
+                  when alone then ${tenant} else ${tenant} && (whole || head) end as walked
         from queries
     ), shown as materialized (
       select coalesce(shown || marked || stems, shown || marked, shown, ''::tsquery) as marks from parts
@@ -181,16 +183,45 @@ const isRight = (pattern: string | null) => (table: string, body: RawBuilder<unk
   sql`(ts_match_vq(${sql.ref(`${table}.words`)}, (select exact from words))
        or coalesce(${body} ~* ${pattern}::text, false))`
 
-const isMore = (pattern: string | null) => (table: string, body: RawBuilder<unknown>) =>
-  sql`(select count(*) < ${ENOUGH}::int from whole_hits)
-      and not ts_match_vq(${sql.ref(`${table}.words`)}, (select whole from words)) and ${isRight(pattern)(table, body)}`
+const isMore = (pattern: string | null) => (table: string, body: RawBuilder<unknown>) => {
+  const words = sql.ref(`${table}.words`)
+  return sql`(select count(*) < ${ENOUGH}::int from whole_hits)
+      and not ts_match_vq(${words}, (select whole from words)) and ts_match_vq(${words}, (select wide from words))
+      and ${isRight(pattern)(table, body)}`
+}
 
 type Condition = (table: string, body: RawBuilder<unknown>) => RawBuilder<unknown>
 
+/**
+ * CTEs, of which `asked` has what the index is asked for rows with a word that begins as the last one. It reads all words
+ * of all users that begin so: where few rows have the words before, or the user has few at all, those are looked at.
+ */
+const askedCtes = (filters: Filters) => {
+  const isFew = (rows: RawBuilder<unknown>) =>
+    sql`(select count(*) <= ${FEW}::int from (select from ${t.messages} m where ${rows} limit ${FEW + 1}::bigint) m)`
+  return sql`
+    before_last as materialized (
+      select w.*, case when more_indexed is null then true
+                       when alone then ${isFew(sql`m.user_id = ${filters.userId}`)}
+                       else ${isFew(sql`m.words @@ (select before_indexed from words) and ${owned('m', filters)}`)} end as few
+        from words w
+    ), asked as materialized (
+      select case when few then before_indexed else more_indexed end as of_analyses,
+             -- the newest are completed then
+             case when alone and more_indexed is null then null when few then before_indexed
+                  else more_indexed end as of_messages
+        from before_last
+    )`
+}
+
 /** Rows with a word that begins as the last one, of those with the words before it. */
 function withMore(text: Text, filters: Filters, condition: Condition): RawBuilder<unknown> {
-  const rows = withWords(filters, 'more_indexed', condition, 'coalesce(more_indexed, few_letters)')
-  if ([...(text.last?.word ?? '')].length > SHORT_ALONE) return rows
+  const rows = withWords(
+    filters,
+    { messages: sql`(select of_messages from asked)`, analyses: sql`(select of_analyses from asked)` },
+    condition,
+  )
+  if (text.last === undefined || [...text.last.word].length > SHORT_ALONE) return rows
   return sql`
     ${rows}
     union all
@@ -199,23 +230,27 @@ function withMore(text: Text, filters: Filters, condition: Condition): RawBuilde
      where (select alone from words) and ${messageFilters('m', filters)} and ${condition('m', messageText('m'))}`
 }
 
-/** Rows with the words of a query of `words`; of results of sessions those of another one. */
+/** A column of `words`. */
+const both = (query: string) => {
+  const asked = sql`(select ${sql.raw(query)} from words)`
+  return { messages: asked, analyses: asked }
+}
+
+/** Rows with the words of a query. */
 function withWords(
   filters: Filters,
-  query: string,
+  asked: { messages: RawBuilder<unknown>; analyses: RawBuilder<unknown> },
   condition: Condition,
-  ofAnalyses = query,
 ): RawBuilder<unknown> {
-  const asked = sql`(select ${sql.raw(query)} from words)`
   return sql`
     select 'message' as type, m.thread_id, m.id, m.created_at as at, ${rank('m')} as score
       from ${t.messages} m
-     where m.words @@ ${asked} and ${owned('m', filters)} and ${messageFilters('m', filters)}
+     where m.words @@ ${asked.messages} and ${owned('m', filters)} and ${messageFilters('m', filters)}
        and ${condition('m', messageText('m'))}
     union all
     select 'analysis', a.session_id, a.session_id, a.updated_at, ${rank('a')}
       from ${t.chainAnalysisResults} a
-     where a.words @@ (select ${sql.raw(ofAnalyses)} from words) and ${owned('a', filters)} and ${analysisFilters('a', filters)}
+     where a.words @@ ${asked.analyses} and ${owned('a', filters)} and ${analysisFilters('a', filters)}
        and ${condition('a', sql`a.text`)}`
 }
 
@@ -235,7 +270,8 @@ function newest({ userId, threadId }: Filters, { rows, bytes }: typeof SUBSTRING
       select m.thread_id, m.id, m.role, m.created_at, m.words, m.text, m.content, m.tool_name, m.tool_output,
              sum(${size('text')} + ${size('content')} + ${size('tool_output')}) over (order by ${order}) as bytes
         from (select * from ${t.messages} m where m.user_id = ${userId} ${place}
-               order by ${order} limit ${rows}::bigint) m
+               -- in a query of its own, or the plan for a known number reads and sorts all rows of the user
+               order by ${order} limit (select ${rows}::bigint)) m
     ) m
      where m.bytes <= ${bytes}::bigint`
 }
