@@ -5,7 +5,7 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import { toStorableText } from '../../src/core/json.ts'
 import { dialoguesFile, readDialogues, type SourceMessage } from '../dialogues.ts'
 import { makeTempDir, newSchemaName, postgresUrl } from '../harness.ts'
-import { childEnv, installedPackage } from './installed.ts'
+import { childEnv, INSTALL_MS, installedPackage } from './installed.ts'
 
 const run = promisify(execFile)
 
@@ -31,7 +31,7 @@ describe.each(stores.filter(({ available }) => available))('real dialogues on $n
   beforeAll(async () => {
     command = (await installedPackage()).command
     environment = { ...childEnv, LOG_LEVEL: 'warn', ...(await env()) }
-  })
+  }, INSTALL_MS)
 
   test('go in through the command line', async () => {
     const first = await run(command, ['import', file], { env: environment })

@@ -27,6 +27,10 @@ export type InstalledPackage = {
   command: string
 }
 
+const ATTEMPT_MS = 150_000
+/** How long {@link installedPackage} may take, packing and three attempts. */
+export const INSTALL_MS = 600_000
+
 /** The package as a user gets it: packed, and installed into an empty folder; once a run, for all test files. */
 export async function installedPackage(): Promise<InstalledPackage> {
   const base = join(inject('runDirectory'), 'installed')
@@ -59,8 +63,25 @@ async function install(base: string): Promise<InstalledPackage> {
   )
   // without peers: npm would ask for dozens of packages that LangChain's own packages name as optional
   const options = ['--prefer-offline', '--no-audit', '--no-fund', '--legacy-peer-deps']
-  await run('npm', ['install', ...options, archive], { cwd: directory, env: childEnv })
+  await installIn(directory, [...options, archive])
   return { directory, archive, command: join(directory, 'node_modules/.bin/threadbase') }
+}
+
+/** npm waits for ever now and then, for an answer that does not come: then it is asked again. */
+async function installIn(directory: string, args: string[]): Promise<void> {
+  const again = 3
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await run('npm', ['install', ...args], {
+        cwd: directory,
+        env: childEnv,
+        ...{ timeout: ATTEMPT_MS, killSignal: 'SIGKILL' },
+      })
+      return
+    } catch (error) {
+      if (attempt === again || (error as { killed?: boolean }).killed !== true) throw error
+    }
+  }
 }
 
 function toFailure(error: unknown): { failure: string } {

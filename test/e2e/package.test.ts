@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 import { gunzipSync } from 'node:zlib'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { VERSION } from '../../src/version.ts'
-import { childEnv, type InstalledPackage, installedPackage } from './installed.ts'
+import { childEnv, INSTALL_MS, type InstalledPackage, installedPackage } from './installed.ts'
 import { cleanUpAfterAll, serve, stop, temporaryDirectory } from './processes.ts'
 
 const execute = promisify(execFile)
@@ -26,7 +26,7 @@ describe('the package, installed into an empty folder', () => {
     files = readdirSync(own, { recursive: true, withFileTypes: true })
       .filter((entry) => entry.isFile())
       .map((entry) => join(entry.parentPath, entry.name).slice(own.length + 1))
-  })
+  }, INSTALL_MS)
 
   test('holds what it needs and nothing else', async () => {
     const { stdout } = await execute('tar', ['tzf', installed.archive])

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { delimiter, dirname } from 'node:path'
 import { promisify } from 'node:util'
 import { beforeAll, describe, expect, test } from 'vitest'
-import { childEnv, type InstalledPackage, installedPackage } from './installed.ts'
+import { childEnv, INSTALL_MS, type InstalledPackage, installedPackage } from './installed.ts'
 import { cleanUpAfterAll, type Environment, serve, stop, temporaryDirectory } from './processes.ts'
 
 cleanUpAfterAll()
@@ -29,7 +29,7 @@ describe('the commands of the documentation, with the installed package', () => 
     installed = await installedPackage()
     cwd = await temporaryDirectory()
     env = { DATA_DIR: `${cwd}/data`, AUTH_MODE: 'accounts', REGISTRATION: 'true', BCRYPT_COST: '4' }
-  }, SLOW_MS)
+  }, INSTALL_MS)
 
   async function bash(script: string, environment = env): Promise<string> {
     const path = [dirname(installed.command), childEnv.PATH].join(delimiter)
