@@ -511,7 +511,7 @@ for (const { name, available, open } of stores) {
       await fc.assert(
         fc.asyncProperty(steps, async (all) => {
           const scope = newScope()
-          const model = createModel()
+          const model = createModel({ inFile: name.includes('JSON') })
           const receipts: [Awaited<ReturnType<UsageService['consume']>>['receipt'], Counted][] = []
           let hours = 0
           for (const step of all) {
@@ -545,8 +545,8 @@ for (const { name, available, open } of stores) {
 
 type Counted = { day: string; n: number }
 
-/** A list of what was counted, and nothing else. */
-function createModel() {
+/** A list of what was counted, and nothing else. A limit in a file that is the tier's changes with the tier. */
+function createModel({ inFile }: { inFile: boolean }) {
   let counted: Counted[] = []
   let tier = 'free'
   const own: { dailyLimit: number | null; monthlyLimit: number | null } = {
@@ -572,6 +572,9 @@ function createModel() {
   return {
     read,
     set(patch: UsagePatch) {
+      const { daily, monthly } = TEST_USAGE.tiers.get(tier) ?? {}
+      if (inFile && own.dailyLimit === (daily ?? -1)) own.dailyLimit = null
+      if (inFile && own.monthlyLimit === (monthly ?? -1)) own.monthlyLimit = null
       tier = patch.tier ?? tier
       if (patch.dailyLimit !== undefined) own.dailyLimit = patch.dailyLimit
       if (patch.monthlyLimit !== undefined) own.monthlyLimit = patch.monthlyLimit
