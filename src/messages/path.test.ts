@@ -96,6 +96,22 @@ for (const engine of engines) {
       return found
     }
 
+    test('the path behind a page goes on where it does now, though the message that it went on from is gone', async () => {
+      // 1 is another beginning; the path to 5 is 2, 3, 4, 5
+      const { thread, ids } = await plant([null, null, 2, 3, 4])
+      const [, second, third, fourth, leaf] = ids as [string, string, string, string, string]
+      expect(await pages(thread, { leaf, after: 2, limit: 9 })).toEqual([[3, 4, 5]])
+      for (const id of [fourth, third, second]) await opened.tb.messages.delete(scope, thread, id)
+      expect(await pages(thread, { leaf, limit: 1, order: 'asc' })).toEqual([[5]])
+      expect(await pages(thread, { leaf, limit: 1, order: 'desc' })).toEqual([[5]])
+      // another one, of which the first page is read, and the rest later
+      const other = await plant([null, null, 2, 3, 4])
+      const at = { leaf: other.ids[4] as string, order: 'desc' as const }
+      expect(await pages(other.thread, { ...at, after: 2, limit: 9 })).toEqual([[5, 4, 3]])
+      await opened.tb.messages.delete(scope, other.thread, other.ids[1] as string)
+      expect(await pages(other.thread, { ...at, limit: 9 })).toEqual([[5, 4, 3]])
+    })
+
     test('any page of any path of any tree, also while messages are deleted', async () => {
       const anyQuery = fc.record({
         leaf: fc.nat(),

@@ -7,7 +7,8 @@ import * as repo from './repo.ts'
  * walk the whole path for each page.
  *
  * What is known of a path stays true while its leaf exists: seqs only grow, and a message that is deleted leaves its
- * stretch without changing the others.
+ * stretch without changing the others. What is not known yet goes on from the message `rest` only while that exists:
+ * with it goes what it followed, and the path is walked again.
  */
 type Known = { stretches: repo.Stretch[]; rest: number }
 
@@ -63,7 +64,12 @@ export function createPathReader(forUser: Database['forUser']) {
     // what is behind `after` becomes known
     const know = async (after: number): Promise<void> => {
       if (known.rest <= after) return
-      const turns = await repo.listTurns(forUser(userId), userId, threadId, { after, last: known.rest })
+      const listTurns = (last: number) => repo.listTurns(forUser(userId), userId, threadId, { after, last })
+      let { turns, hasLast } = await listTurns(known.rest)
+      if (!hasLast && known.stretches.length > 0) {
+        known = unknownPath(leaf)
+        ;({ turns } = await listTurns(leaf))
+      }
       known = extendPath(known, after, turns)
       if (key !== undefined) remember(key, known)
     }

@@ -236,20 +236,21 @@ export async function listStretches(
 /** A message that does not follow the seq before its own: where a branch begins, a root, or what follows a deleted one. */
 export type Turn = { seq: number; parentSeq: number | null }
 
-/** The turns among the messages behind `after` up to `last`, newest first. */
+/** The turns among the messages behind `after` up to `last`, newest first; and whether the last is there. */
 export async function listTurns(
   db: Db,
   userId: string,
   threadId: string,
   { after, last }: { after: number; last: number },
-): Promise<Turn[]> {
+): Promise<{ turns: Turn[]; hasLast: boolean }> {
   const { rows } = await sql<Turn>`
     /* messages.turns */
     select seq, parent_seq as "parentSeq" from ${t.messages}
      where user_id = ${userId} and thread_id = ${threadId}::uuid and seq > ${after}::bigint and seq <= ${last}::bigint
-       and parent_seq is distinct from seq - 1
+       and (parent_seq is distinct from seq - 1 or seq = ${last}::bigint)
      order by seq desc`.execute(db)
-  return rows
+  const turns = rows.filter(({ seq, parentSeq }) => parentSeq !== seq - 1)
+  return { turns, hasLast: rows[0]?.seq === last }
 }
 
 /** The seq of a message. Undefined when the thread has no such message. */
