@@ -3,9 +3,10 @@ import { type Db, t } from '../db/schema.ts'
 import { PLANNED_ANEW } from '../db/statements.ts'
 import type { Role } from '../messages/schema.ts'
 import type { ThreadKind } from '../threads/schema.ts'
+import { excerpt, headline } from './excerpts/repo.ts'
 import { type HitKey, type Meaning, nearCtes } from './meaning/repo.ts'
 import type { SearchHit } from './schema.ts'
-import { excerpt, type Filters, foundCtes, headline, messageText, type Text, wordsCtes } from './text/repo.ts'
+import { type Filters, foundCtes, messageText, type Text, wordsCtes } from './text/repo.ts'
 
 export type PageOptions = { limit: number; after: HitKey | undefined }
 
